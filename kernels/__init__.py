@@ -1,0 +1,1 @@
+"""What a compressed weight is, and how to compute with it."""

@@ -1,0 +1,45 @@
+"""Magnitude pruning: drop the smallest |W| of the whole matrix, or of each N:M group."""
+
+from typing import ClassVar
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from methods.method import SETTINGS, Compressed, StatisticsMode, require
+from methods.pruning import Sparsity, keep_n_of_m, pattern_of, pruned, sparsity_variant
+from methods.statistics import Statistic, Statistics
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Magnitude:
+    """All up to the |W| of rank int(numel * sparsity) fall, ties with it too; the audit says how many."""
+
+    sparsity: Sparsity = 0.5
+
+    name: ClassVar[str] = "magnitude"
+    title: ClassVar[str] = "Magnitude"
+    paper: ClassVar[str | None] = None
+    needs: ClassVar[Statistic] = Statistic.NONE
+    statistics_mode: ClassVar[StatisticsMode] = "none"
+    revision: ClassVar[int] = 1
+
+    @property
+    def variant(self) -> str:
+        return sparsity_variant(self.sparsity)
+
+    def unsupported(self, shape: tuple[int, int]) -> str | None:
+        pattern = pattern_of(self.sparsity)
+        return pattern.unsupported(shape) if pattern else None
+
+    def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
+        """W [out, in] to its largest entries; neither statistics nor chance play a part."""
+        require(self, weight, statistics)
+        pattern, score = pattern_of(self.sparsity), weight.float().abs()
+        keep = keep_n_of_m(score, pattern) if pattern else score > _threshold(score, float(self.sparsity))
+        return pruned(weight, keep, pattern)
+
+
+def _threshold(score: Tensor, sparsity: float) -> Tensor:
+    """The score [] at index int(numel * sparsity) of all scores in rising order."""
+    return torch.kthvalue(score.flatten(), int(score.numel() * sparsity) + 1).values

@@ -1,0 +1,77 @@
+"""The contract of a compression method: frozen settings, and one function of a weight and its statistics.
+
+A method knows no model, no files and no tokens. To add one: a file like wanda.py, a line in METHODS.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import ConfigDict
+from torch import Generator, Tensor
+
+from kernels.formats import Format
+from methods.statistics import Statistic, Statistics
+
+StatisticsMode = Literal["none", "dense", "sequential"]
+Audit = dict[str, bool | int | float | str | None]
+
+SETTINGS = ConfigDict(extra="forbid")
+"""A setting that the method does not have is an error."""
+
+WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed weight, and what a reader must know to trust it: JSON scalars by name."""
+
+    format: Format
+    audit: Audit
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Settings are the fields of a frozen pydantic dataclass, which state their own ranges.
+
+    `statistics_mode` is the mode the method's authors publish; `revision` rises whenever the output changes.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str | None]
+    needs: ClassVar[Statistic]
+    statistics_mode: ClassVar[StatisticsMode]
+    revision: ClassVar[int]
+
+    @property
+    def variant(self) -> str:
+        """The settings as a table prints them: "50%", "2:4", "4 bits g64"."""
+        ...
+
+    def unsupported(self, shape: tuple[int, int]) -> str | None:
+        """Why a weight of shape (out, in) cannot be compressed, or None."""
+        ...
+
+    def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
+        """Compress a weight [out, in] given in its storage dtype; the arguments are left as they were."""
+        ...
+
+
+def require(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    """ValueError unless the method can take this weight with these statistics."""
+    if weight.ndim != 2 or 0 in weight.shape:
+        raise ValueError(f"{method.name} takes a weight [out, in], got shape {tuple(weight.shape)}")
+    if weight.dtype not in WEIGHT_DTYPES:
+        allowed = ", ".join(str(dtype) for dtype in WEIGHT_DTYPES)
+        raise ValueError(f"{method.name} takes weights in {allowed}, got {weight.dtype}")
+    if reason := method.unsupported((weight.shape[0], weight.shape[1])):
+        raise ValueError(f"{method.name} cannot take this weight: {reason}")
+    if len(statistics.x_sq) != weight.shape[1]:
+        raise ValueError(f"statistics of {len(statistics.x_sq)} inputs for a weight of {weight.shape[1]}")
+    if statistics.level < method.needs:
+        have, need = statistics.level.name, method.needs.name
+        raise ValueError(f"{method.name} needs {need} statistics, got {have} over {statistics.tokens} tokens")
+    if not bool(weight.isfinite().all()):
+        bad = int((~weight.isfinite()).sum())
+        raise ValueError(f"{bad} of {weight.numel()} weights are NaN or infinite")

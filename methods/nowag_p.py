@@ -1,0 +1,49 @@
+"""NoWag-P (arXiv:2504.14569): drop the smallest W_bar_ij² * h_j, where W_bar is W normalised.
+
+The whole matrix competes, since rows and columns are on one scale. Kept weights are those that came in.
+"""
+
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from methods.method import SETTINGS, Compressed, StatisticsMode, require
+from methods.normalizer import normalize
+from methods.pruning import Sparsity, keep_largest, keep_n_of_m, pattern_of, pruned, sparsity_variant
+from methods.statistics import Statistic, Statistics
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class NoWagP:
+    """Drops int(numel * sparsity) weights of the matrix, or all but N of each M consecutive inputs."""
+
+    sparsity: Sparsity = 0.5
+
+    name: ClassVar[str] = "nowag-p"
+    title: ClassVar[str] = "NoWag-P"
+    paper: ClassVar[str | None] = "arXiv:2504.14569"
+    needs: ClassVar[Statistic] = Statistic.DIAGONAL
+    statistics_mode: ClassVar[StatisticsMode] = "dense"
+    revision: ClassVar[int] = 1
+
+    @property
+    def variant(self) -> str:
+        return sparsity_variant(self.sparsity)
+
+    def unsupported(self, shape: tuple[int, int]) -> str | None:
+        pattern = pattern_of(self.sparsity)
+        return pattern.unsupported(shape) if pattern else None
+
+    def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
+        """W [out, in] and diag(H) [in] to the weights that matter most in the matrix."""
+        require(self, weight, statistics)
+        pattern = pattern_of(self.sparsity)
+        score = normalize(weight.float())[0].square() * statistics.importance()  # [out, in]
+        if pattern:
+            keep = keep_n_of_m(score, pattern)
+        else:
+            drop = int(weight.numel() * float(self.sparsity))
+            keep = keep_largest(score.view(1, -1), drop).view(score.shape)
+        outcome = pruned(weight, keep, pattern)
+        return Compressed(outcome.format, {**outcome.audit, **statistics.audit()})

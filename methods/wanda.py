@@ -1,0 +1,47 @@
+"""Wanda (arXiv:2306.11695): in each output row, drop the smallest |W_ij| * ||X_j||.
+
+Needs diag(H) alone and updates no weight. Scores are compared squared, which keeps their order.
+"""
+
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from methods.method import SETTINGS, Compressed, StatisticsMode, require
+from methods.pruning import Sparsity, keep_largest, keep_n_of_m, pattern_of, pruned, sparsity_variant
+from methods.statistics import Statistic, Statistics
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class Wanda:
+    """Drops int(in * sparsity) weights of each row, or all but N of each M consecutive inputs."""
+
+    sparsity: Sparsity = 0.5
+
+    name: ClassVar[str] = "wanda"
+    title: ClassVar[str] = "Wanda"
+    paper: ClassVar[str | None] = "arXiv:2306.11695"
+    needs: ClassVar[Statistic] = Statistic.DIAGONAL
+    statistics_mode: ClassVar[StatisticsMode] = "sequential"
+    revision: ClassVar[int] = 1
+
+    @property
+    def variant(self) -> str:
+        return sparsity_variant(self.sparsity)
+
+    def unsupported(self, shape: tuple[int, int]) -> str | None:
+        pattern = pattern_of(self.sparsity)
+        return pattern.unsupported(shape) if pattern else None
+
+    def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
+        """W [out, in] and diag(H) [in] to the weights that matter most in their row."""
+        require(self, weight, statistics)
+        pattern = pattern_of(self.sparsity)
+        score = weight.float().square() * statistics.importance()  # [out, in]
+        if pattern:
+            keep = keep_n_of_m(score, pattern)
+        else:
+            keep = keep_largest(score, int(weight.shape[1] * float(self.sparsity)))
+        outcome = pruned(weight, keep, pattern)
+        return Compressed(outcome.format, {**outcome.audit, **statistics.audit()})

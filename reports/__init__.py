@@ -1,0 +1,1 @@
+"""Rows first, then ink."""

@@ -1,0 +1,181 @@
+"""The walk: decoder blocks one at a time, with statistics of what each linear was fed.
+
+Blocks are called outside the model, with the very arguments that the model would have given them (masks, rotary
+tables, per-layer types), so that only one block at a time needs to be on the device.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.statistics import Accumulator, Statistic, Statistics
+from suite.architecture import Block, decoder_blocks, linears
+from suite.errors import CalibrationError
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+HIDDEN_ON_DEVICE_BYTES = 8 * 2**30  # hidden states above this wait in host memory
+
+
+@dataclass
+class Batch:
+    """What one batch of sequences brings to each block."""
+
+    hidden: Tensor  # [sequences, length, width], the input of the next block
+    calls: list[Call]  # by block: positional arguments after the hidden states, and keyword arguments
+
+
+@torch.no_grad()
+def first_inputs(model: nn.Module, tokens: Tensor, batch_size: int, device: torch.device) -> list[Batch]:
+    """Run all but the decoder blocks, which only note what they would have been called with.
+
+    tokens [sequences, length]. CalibrationError where the model does not call its blocks one after the other.
+    """
+    blocks = decoder_blocks(model)
+    batches: list[Batch] = []
+    for start in range(0, len(tokens), batch_size):
+        seen: list[tuple[Tensor, Call]] = []
+        with _noting_calls(blocks, seen):
+            model(input_ids=tokens[start : start + batch_size], use_cache=False)
+        if len(seen) != len(blocks):
+            raise CalibrationError(
+                f"{type(model).__name__} ran {len(seen)} of its {len(blocks)} decoder blocks; this architecture "
+                "cannot be walked block by block"
+            )
+        batches.append(Batch(seen[0][0], [call for _, call in seen]))
+    _share_equal_tensors(batches)
+    if sum(batch.hidden.nbytes for batch in batches) <= HIDDEN_ON_DEVICE_BYTES:
+        for batch in batches:
+            batch.hidden = batch.hidden.to(device)
+    return batches
+
+
+@contextmanager
+def _noting_calls(blocks: Sequence[Block], seen: list[tuple[Tensor, Call]]) -> Iterator[None]:
+    """Blocks return their input unchanged, in a tuple only where the real block of that class returns one."""
+    returns_tuple: dict[type[nn.Module], bool] = {}
+
+    def note(
+        kind: type[nn.Module], forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor | tuple[Tensor]:
+        if kind not in returns_tuple:
+            returns_tuple[kind] = isinstance(forward(hidden, *args, **kwargs), tuple)
+        seen.append((hidden, (args, kwargs)))
+        return (hidden,) if returns_tuple[kind] else hidden
+
+    for block in blocks:
+        block.module.forward = partial(note, type(block.module), block.module.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.module.forward  # the instance attribute: the class's own method shows again
+
+
+def _share_equal_tensors(batches: Sequence[Batch]) -> None:
+    """Keep one copy of the masks and rotary tables that every batch of one shape repeats."""
+    known: list[Tensor] = []
+
+    def shared(value: Tensor) -> Tensor:
+        for tensor in known:
+            if tensor is value or (tensor.shape == value.shape and torch.equal(tensor, value)):
+                return tensor
+        known.append(value)
+        return value
+
+    for batch in batches:
+        batch.calls = _mapped(batch.calls, shared)
+        del known[64:]  # arguments that differ from batch to batch have no twin to be found
+
+
+def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same nesting of tuples, lists and dicts with every tensor replaced by function(tensor)."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple | list):
+        return type(value)(_mapped(item, function) for item in value)
+    if isinstance(value, dict):
+        return {key: _mapped(item, function) for key, item in value.items()}
+    return value
+
+
+def run_block(block: Block, index: int, batch: Batch) -> Tensor:
+    """One block on one batch -> the next block's input, whether the block returns a tensor or a tuple."""
+    device = next(block.module.parameters()).device
+    args, kwargs = _mapped(batch.calls[index], lambda tensor: tensor.to(device))
+    result = block.module(batch.hidden.to(device), *args, **kwargs)
+    return (result if isinstance(result, Tensor) else result[0]).to(batch.hidden.device)
+
+
+@torch.no_grad()
+def advance(block: Block, index: int, batches: Sequence[Batch]) -> None:
+    """Replace every batch's hidden states by the block's output."""
+    for batch in batches:
+        batch.hidden = run_block(block, index, batch)
+
+
+@dataclass
+class _Observer:
+    """Accumulates one set of statistics for each distinct input: q, k and v are fed the same tensor."""
+
+    needs: Statistic
+    leaders: dict[str, str] = field(default_factory=dict)  # linear -> the first linear fed the same tensor
+    sums: dict[str, Accumulator] = field(default_factory=dict)
+    alive: list[tuple[str, Tensor]] = field(default_factory=list)  # references: a freed tensor's id comes back
+
+    def feed(self, name: str, layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        if name not in self.leaders:
+            self.leaders[name] = next((other for other, tensor in self.alive if tensor is x), name)
+            self.alive.append((name, x))
+        if self.leaders[name] == name:
+            if name not in self.sums:
+                self.sums[name] = Accumulator(self.needs, layer.in_features, x.device)
+            self.sums[name].add(x)
+
+    def finish(self, where: str) -> dict[str, Statistics]:
+        finished = {}
+        for name, total in self.sums.items():
+            try:
+                finished[name] = total.finish()
+            except ValueError as error:
+                raise CalibrationError(f"{where}.{name}: {error}") from None
+        return {name: finished[leader] for name, leader in self.leaders.items()}
+
+
+@torch.no_grad()
+def observe(
+    block: Block, index: int, batches: Sequence[Batch], needs: Statistic, *, move_on: bool
+) -> dict[str, Statistics]:
+    """Statistics of each linear's input over all batches, float32 with TF32 off (torch's default).
+
+    With `move_on` the outputs become the hidden states, which saves dense mode a second pass.
+    """
+    layers = linears(block)
+    if needs is Statistic.NONE:
+        return {name: Statistics.none(layer.in_features) for name, layer in layers.items()}
+    observer = _Observer(needs)
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.callback(layer.register_forward_pre_hook(_hook(observer, name)).remove)
+        for batch in batches:
+            hidden = run_block(block, index, batch)
+            observer.alive.clear()
+            if move_on:
+                batch.hidden = hidden
+    if missing := layers.keys() - observer.leaders.keys():
+        raise CalibrationError(f"{block.name}: {', '.join(sorted(missing))} saw no calibration token")
+    return observer.finish(block.name)
+
+
+def _hook(observer: _Observer, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def feed(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(layer, nn.Linear):
+            observer.feed(name, layer, inputs)
+
+    return feed

@@ -1,0 +1,190 @@
+"""A cell's directory is a complete checkpoint: shards, tensors outside the blocks, config, tokenizer, manifest.
+
+The manifest is written last and lists every file with its sha256, so a directory with a manifest is finished. Load
+it with nothing but this file: quality is always measured on a model that came back from disk this way.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, PreTrainedModel
+
+from kernels.formats import Format
+from kernels.linear import CompressedLinear
+from suite.architecture import decoder_blocks, untouched
+from suite.compress import Job, notes_path
+from suite.errors import CheckpointError
+from suite.files import link_or_copy, write_atomically
+from suite.models import Subject, quiet
+from suite.results import Size
+from suite.shards import FORMAT_VERSION, REST_NAME, file_sha256, read_shard, shard_name, write_shard
+
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A cell that came back from disk: the model with decoded weights, and what the files say of it."""
+
+    model: PreTrainedModel
+    manifest: dict[str, Any]
+    size: Size
+
+
+def write_rest(subject: Subject, folder: Path) -> Path:
+    """Write what every cell of a model has in common: the tensors outside the blocks, config and tokenizer."""
+    inside = tuple(f"{block.name}." for block in decoder_blocks(subject.model))
+    tied = subject.model.all_tied_weights_keys
+    rest = {
+        name: _stored(tensor, subject.storage_dtype)
+        for name, tensor in subject.model.state_dict().items()
+        if not name.startswith(inside) and name not in tied
+    }
+    if not (folder / REST_NAME).exists():
+        subject.model.config.save_pretrained(folder)
+        subject.tokenizer.save_pretrained(folder)
+        write_shard(folder / REST_NAME, {}, rest, subject.fingerprint)
+    return folder
+
+
+def finish(subject: Subject, job: Job, shared: Path, about: dict[str, Any]) -> None:
+    """Complete a job's directory with the shared files and the manifest, and drop the shards' notes."""
+    for file in sorted(shared.iterdir()):
+        link_or_copy(file, job.folder / file.name)
+    shards = [job.shard(index) for index in range(len(decoder_blocks(subject.model)))]
+    notes = [json.loads(notes_path(shard).read_text(encoding="utf-8")) for shard in shards]
+    files = sorted(path for path in job.folder.iterdir() if _belongs(path, shards))
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "cell_id": job.id,
+        **about,
+        "model_fingerprint": subject.fingerprint,
+        "storage_dtype": str(subject.storage_dtype).removeprefix("torch."),
+        "blocks": len(shards),
+        "seconds": {key: sum(note[key] for note in notes) for key in ("calibrate_seconds", "compress_seconds")},
+        "layers": {layer: audit for note in notes for layer, audit in note["audit"].items()},
+        "not_compressed": untouched(subject.model),
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files},
+    }
+    write_atomically(job.folder / MANIFEST_NAME, json.dumps(manifest, indent=1).encode())
+    for shard in shards:
+        notes_path(shard).unlink(missing_ok=True)
+
+
+def is_finished(folder: Path, cell_id: str) -> bool:
+    """True if the directory has the manifest of this cell and every file in it at its full size."""
+    try:
+        manifest = read_manifest(folder)
+        sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
+    except (CheckpointError, OSError):
+        return False
+    return manifest["cell_id"] == cell_id and all(
+        size == manifest["files"][name]["bytes"] for name, size in sizes.items()
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished cell; CheckpointError when the directory is not one."""
+    path = folder / MANIFEST_NAME
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["format_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{folder} is not a finished cell: no readable {MANIFEST_NAME} in it") from None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: layout version {version}, this release reads {FORMAT_VERSION}")
+    return manifest
+
+
+def load_cell(folder: Path, *, compressed: bool = False) -> Loaded:
+    """Read a cell back, every file checked against the manifest's sha256. CheckpointError names a bad file.
+
+    The model is float32, in eval mode, on the CPU. Its linears hold decoded weights, or with `compressed` are
+    CompressedLinear modules that hold the stored parts.
+    """
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
+        if not (folder / name).exists() or file_sha256(folder / name) != expected["sha256"]:
+            raise CheckpointError(
+                f"{folder / name} is missing or damaged; remove the cell and run the recipe again"
+            )
+    formats: dict[str, Format] = {}
+    state: dict[str, Tensor] = {}
+    for file in [REST_NAME, *(shard_name(index) for index in range(manifest["blocks"]))]:
+        found, others = read_shard(folder / file)
+        formats |= found
+        state |= others
+    size = _size(formats, state)
+    state |= {name: stored.dequantize() for name, stored in formats.items()}
+    zeros = sum(int((state[name] == 0).sum()) for name in formats)
+    model = _build(folder, state)
+    if compressed:
+        for name, stored in formats.items():
+            _swap(model, name.removesuffix(".weight"), stored)
+    return Loaded(model, manifest, size.model_copy(update={"sparsity": zeros / size.compressed_parameters}))
+
+
+def export_dense(folder: Path, to: Path) -> Path:
+    """Write a cell as an ordinary transformers checkpoint with decoded weights, in the model's storage dtype.
+
+    CheckpointError if `to` exists and is not an empty directory.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise CheckpointError(f"{to} exists already: give --dense a new or empty directory")
+    loaded = load_cell(folder)
+    loaded.model.to(getattr(torch, loaded.manifest["storage_dtype"])).save_pretrained(to)
+    AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(to)
+    return to
+
+
+def _build(folder: Path, state: dict[str, Tensor]) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    on_float = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
+    with quiet():
+        model, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+            None, config=config, state_dict=on_float, dtype=torch.float32, output_loading_info=True
+        )
+    wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
+    if wrong:
+        raise CheckpointError(f"{folder}: tensors missing or unknown: {', '.join(wrong[:5])}")
+    built: PreTrainedModel = model.eval().requires_grad_(False)
+    return built
+
+
+def _swap(model: nn.Module, name: str, stored: Format) -> None:
+    parent, _, attribute = name.rpartition(".")
+    layer = model.get_submodule(name)
+    bias = layer.bias if isinstance(layer, nn.Linear) else None
+    setattr(model.get_submodule(parent), attribute, CompressedLinear(stored, bias))
+
+
+def _size(formats: dict[str, Format], others: dict[str, Tensor]) -> Size:
+    weights = sum(stored.shape[0] * stored.shape[1] for stored in formats.values())
+    bits = sum(stored.storage_bits() for stored in formats.values())
+    named = sum(stored.nominal_bits * stored.shape[0] * stored.shape[1] for stored in formats.values())
+    parameters = weights + sum(tensor.numel() for tensor in others.values())
+    whole = bits + sum(8 * tensor.nbytes for tensor in others.values())
+    return Size(
+        nominal_bits=named / weights,
+        stored_bits_per_weight=bits / weights,
+        model_bits_per_parameter=whole / parameters,
+        stored_bytes=bits // 8,
+        model_bytes=whole // 8,
+        compressed_parameters=weights,
+        total_parameters=parameters,
+        sparsity=0.0,
+    )
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
+
+
+def _belongs(path: Path, shards: Sequence[Path]) -> bool:
+    leftovers = {notes_path(shard).name for shard in shards} | {MANIFEST_NAME}
+    return path.is_file() and path.name not in leftovers and not path.name.startswith(".")

@@ -1,0 +1,300 @@
+"""Recipes: what to compare, on which tokens, measured how. YAML in, validated and frozen; cells out.
+
+A list where a method's setting takes one value is an axis: `rtn: {bits: [4, 3]}` makes two cells. A list of
+mappings under a method makes one group of cells for each mapping. Everything unknown is refused.
+"""
+
+import difflib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from methods import METHODS, method_named
+from methods.method import Method
+from methods.settings import settings_of
+from methods.statistics import Statistic
+from suite.errors import ConfigError
+
+Mode = Literal["none", "dense", "sequential"]
+STATISTICS_KEY = "statistics"  # beside a method's own settings: which inputs its statistics come from
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """` Did you mean 'x'?`, or nothing when no known word is close."""
+    close = difflib.get_close_matches(key, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class Strict(BaseModel):
+    """A frozen mapping in which an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for key in values:
+                if key not in cls.model_fields:
+                    known = list(cls.model_fields)
+                    raise ValueError(f"unknown key {key!r}.{nearest(str(key), known)} Known: {', '.join(known)}")
+        return values
+
+
+class Tokens(Strict):
+    """Where tokens come from and how they are cut: what a budget and a protocol have in common."""
+
+    source: str = Field(description="a text by name, a hub data set, or a .txt/.jsonl file")
+    split: str | None = Field(default=None, description="part of the source; None is the source's own default")
+    length: int = Field(ge=2, description="tokens of one sequence or window")
+    join: str | None = Field(default="\n\n", description="put between documents; null keeps documents apart")
+    bos: bool | None = Field(
+        default=None, description="BOS at the start of each sequence; null: as the tokenizer does by itself"
+    )
+
+    @property
+    def _text(self) -> str:
+        return self.source + (f"[{self.split}]" if self.split else "")
+
+
+class Budget(Tokens):
+    """Calibration tokens: `sequences` × `length`, drawn by the cell's seed and kept in the ledger."""
+
+    sequences: int = Field(ge=1)
+
+    def describe(self) -> str:
+        """The budget in words, as a caption says it."""
+        joined = "documents apart" if self.join is None else f"joined by {self.join!r}"
+        return f"{self._text}, {self.sequences} x {self.length} tokens, {joined}"
+
+
+class Protocol(Tokens):
+    """Perplexity and KL over windows of `length` tokens, without overlap; the first token is context only."""
+
+    windows: int | None = Field(default=None, ge=1, description="how many, from the start; null is all")
+
+    @field_validator("join")
+    @classmethod
+    def _joined(cls, join: str | None) -> str:
+        if join is None:
+            raise ValueError("evaluation text is joined before it is cut; give a string, such as '\\n\\n'")
+        return join
+
+    def describe(self) -> str:
+        """The protocol's name, as a column header says it: text, join, windows, scored tokens, BOS."""
+        count = "all windows" if self.windows is None else f"{self.windows} windows"
+        bos = {None: "tokenizer's BOS", True: "BOS in each window", False: "no BOS"}[self.bos]
+        return f"{self._text}, joined by {self.join!r}, {count} of {self.length}, no stride, {bos}"
+
+
+class Recipe(Strict):
+    """One comparison: models × methods × budgets × seeds, measured by every protocol."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the folder of its results")
+    models: tuple[str, ...] = Field(min_length=1)
+    calibration: tuple[Budget, ...] = Field(min_length=1)
+    evaluation: tuple[Protocol, ...] = Field(min_length=1)
+    methods: dict[str, Any] = Field(min_length=1, description="name: settings, or a list of settings")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    batch_tokens: int = Field(default=4096, ge=1, description="tokens in one forward pass of the walk")
+    allow_overlap: bool = Field(default=False, description="accept calibration text that evaluation text repeats")
+
+    @field_validator("models", "calibration", "evaluation", "seeds", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, methods: dict[str, Any]) -> dict[str, Any]:
+        for name in methods:
+            try:
+                method_named(name)
+            except LookupError as error:
+                raise ValueError(str(error.args[0])) from None
+        return methods
+
+    @property
+    def sha256(self) -> str:
+        """Of the validated content, so that comments and key order in the file do not matter."""
+        return digest(self.model_dump(mode="json"))
+
+    def cells(self) -> list["Cell"]:
+        """Every cell of the recipe, in its order; equal ones (two budgets for a method without data) once."""
+        variants = list(self._variants())
+        unfolded = [
+            Cell(model, method, None, seeds[0], "none")
+            if method.needs is Statistic.NONE
+            else Cell(model, method, budget, seed, mode)
+            for model in self.models
+            for method, mode in variants
+            for seeds in [self.seeds]
+            for budget in self.calibration
+            for seed in seeds
+        ]
+        return list(dict.fromkeys(unfolded))
+
+    def _variants(self) -> Iterator[tuple[Method, Mode]]:
+        for name, entries in self.methods.items():
+            for entry in entries if isinstance(entries, list) else [entries or {}]:
+                for settings in axes(entry):
+                    yield build_method(name, settings)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One compressed model: what is compressed, how, from which statistics, under which seed."""
+
+    model: str
+    method: Method
+    budget: Budget | None
+    seed: int
+    mode: Mode
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's settings, all of them, defaults included."""
+        return asdict(self.method)  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def label(self) -> str:
+        """`Wanda 2:4 (sequential)`: for progress and messages."""
+        mode = "" if self.mode == "none" else f"({self.mode})"
+        return " ".join(part for part in (self.method.title, self.method.variant, mode) if part)
+
+    def identity(self, model_fingerprint: str, ledger_id: str | None, dtype: str) -> str:
+        """`cell_id`: the hash of exactly what determines the compressed weights."""
+        return digest(
+            {
+                "model": model_fingerprint,
+                "method": self.method.name,
+                "revision": self.method.revision,
+                "settings": self.settings,
+                "mode": self.mode,
+                "ledger": ledger_id,
+                "seed": self.seed,
+                "dtype": dtype,
+            }
+        )[:16]
+
+
+def axes(entry: Any) -> Iterator[dict[str, Any]]:
+    """Settings with lists in them -> every combination, the last key fastest."""
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"methods: a method takes a mapping of settings, not {entry!r}")
+    choices = [value if isinstance(value, list) else [value] for value in entry.values()]
+    for combination in itertools.product(*choices):
+        yield dict(zip(entry, combination, strict=True))
+
+
+def build_method(name: str, settings: dict[str, Any]) -> tuple[Method, Mode]:
+    """A method with its settings checked, and its statistics mode (published unless `statistics` says)."""
+    method_class = METHODS[name]
+    known = [*(setting.name for setting in settings_of(method_class)), STATISTICS_KEY]
+    for key in settings:
+        if key not in known:
+            raise ConfigError(
+                f"methods.{name}.{key} is not a setting.{nearest(str(key), known)} Known: {', '.join(known)}"
+            )
+    settings = dict(settings)
+    mode = settings.pop(STATISTICS_KEY, method_class.statistics_mode)
+    allowed = ["none"] if method_class.needs is Statistic.NONE else ["dense", "sequential"]
+    if mode not in allowed:
+        raise ConfigError(f"methods.{name}.{STATISTICS_KEY} is {mode!r}; allowed: {', '.join(allowed)}")
+    try:
+        return method_class(**settings), mode
+    except ValidationError as error:
+        raise ConfigError(_first_error(error, f"methods.{name}")) from None
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and validate a recipe. Every fault is a ConfigError of one line with path and key."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise ConfigError(f"no recipe {path}: give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    try:
+        for override in overrides:
+            apply_override(values, override)
+        recipe = Recipe.model_validate(values)
+        recipe.cells()
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_error(error)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return recipe
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put `methods.rtn.bits=3` into the tree, in place. Under a list of mappings it applies to each of them."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override!r}: write it as path.to.key=value")
+    try:
+        value = yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value") from None
+    _put(values, path.split("."), value, override)
+
+
+def _put(tree: Any, keys: list[str], value: Any, override: str) -> None:
+    if isinstance(tree, list):
+        for branch in tree:
+            _put(branch, keys, value, override)
+    elif not isinstance(tree, dict):
+        raise ConfigError(f"--set {override!r}: there is no mapping at {keys[0]!r} to put it in")
+    elif len(keys) == 1:
+        tree[keys[0]] = value
+    else:
+        if tree.get(keys[0]) is None:
+            tree[keys[0]] = {}
+        _put(tree[keys[0]], keys[1:], value, override)
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _first_error(error: ValidationError, prefix: str = "") -> str:
+    first = error.errors()[0]
+    where = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = first.get("input")
+    shown = "" if isinstance(given, Mapping) or first["type"] == "value_error" else f" (given: {given!r})"
+    return f"{where or 'recipe'}: {message}{shown}"
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML as people mean it: `2:4` is a pattern, not a base-60 number, and `1e-4` is a number."""
+
+
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789")
+)
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.inf)$|^\.nan$"
+    ),
+    list("-+0123456789."),
+)

@@ -1,0 +1,156 @@
+"""Before anything is computed or written: draw the tokens, check every cell, and refuse what cannot work."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from suite.architecture import decoder_blocks, linears
+from suite.config import Budget, Cell, Recipe
+from suite.data import Texts, load_texts
+from suite.errors import CalibrationError, ConfigError, EnvironmentProblem
+from suite.ledger import Entry, draw, refuse_leaks
+from suite.models import Subject, load_model
+from suite.quality import Windows, cut_windows
+from suite.shards import REST_NAME
+from suite.speed import GIB
+
+LOG_PROBABILITY_BYTES = 2  # float16, one for each scored token and vocabulary entry
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One model of a recipe with its tokens drawn and its cells checked."""
+
+    model: str
+    cells: tuple[Cell, ...]
+    windows: tuple[Windows, ...]  # one for each protocol
+    entries: Mapping[tuple[Budget | None, int], Entry]
+    unsupported: Mapping[Cell, str]
+    bytes_needed: int  # on disk, at most
+
+    def entry(self, cell: Cell) -> Entry | None:
+        """The ledger entry that a cell draws from; None if its method needs no data."""
+        return self.entries.get((cell.budget, cell.seed))
+
+
+def prepare(recipe: Recipe, folder: Path, *, offline: bool) -> list[Prepared]:
+    """Check the whole recipe against its models, texts and disk. SuiteError for whatever cannot work."""
+    prepared = [_prepare(recipe, model, offline) for model in recipe.models]
+    _refuse_hopeless(prepared)
+    _refuse_full_disk(prepared, folder)
+    return prepared
+
+
+@lru_cache(maxsize=1)
+def subject_of(model: str, offline: bool) -> Subject:
+    """The loaded model; the last one is kept, so that a recipe of one model loads it once."""
+    return load_model(model, offline=offline)
+
+
+@lru_cache(maxsize=8)
+def _texts(source: str, split: str | None, offline: bool) -> Texts:
+    return load_texts(source, split, offline=offline)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, else the CPU. ConfigError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ConfigError(f"--device {name}: not on this machine; allowed: auto, cpu, cuda, cuda:N") from None
+    return device
+
+
+def _prepare(recipe: Recipe, model: str, offline: bool) -> Prepared:
+    subject = subject_of(model, offline)
+    windows = []
+    for protocol in recipe.evaluation:
+        texts = _texts(protocol.source, protocol.split, offline)
+        windows.append(cut_windows(texts.documents, subject.tokenizer, protocol))
+    cells = tuple(cell for cell in recipe.cells() if cell.model == model)
+    return Prepared(
+        model=model,
+        cells=cells,
+        windows=tuple(windows),
+        entries=_draw_entries(recipe, subject, cells, windows, offline),
+        unsupported={cell: reason for cell in cells if (reason := _unfit(subject, cell))},
+        bytes_needed=_bytes_needed(subject, cells, windows),
+    )
+
+
+def _draw_entries(
+    recipe: Recipe, subject: Subject, cells: Sequence[Cell], windows: Sequence[Windows], offline: bool
+) -> dict[tuple[Budget | None, int], Entry]:
+    entries: dict[tuple[Budget | None, int], Entry] = {}
+    for cell in cells:
+        budget, key = cell.budget, (cell.budget, cell.seed)
+        if budget is None or key in entries:
+            continue
+        texts = _texts(budget.source, budget.split, offline)
+        entry = draw(texts.documents, texts.sha256, subject.tokenizer, budget, cell.seed)
+        for protocol, cut in zip(recipe.evaluation, windows, strict=True):
+            if not recipe.allow_overlap:
+                names = f"calibration on {budget.source}, evaluation on {protocol.source}"
+                refuse_leaks(entry.text(texts.documents), cut.texts, names)
+        if int(entry.tokens.max()) >= _vocabulary(subject):
+            raise CalibrationError(f"{subject.name}: the tokenizer's ids do not fit the model's embedding table")
+        entries[key] = entry
+    return entries
+
+
+def _unfit(subject: Subject, cell: Cell) -> str | None:
+    """The first layer that a cell's method cannot take, and why."""
+    if not any(linears(block) for block in decoder_blocks(subject.model)):
+        return (
+            f"{type(subject.model).__name__} has no torch.nn.Linear in its blocks, so there is nothing to compress"
+        )
+    for block in decoder_blocks(subject.model):
+        for name, layer in linears(block).items():
+            if reason := cell.method.unsupported((layer.out_features, layer.in_features)):
+                return f"{block.name}.{name}: {reason}"
+    return None
+
+
+def _refuse_hopeless(prepared: Sequence[Prepared]) -> None:
+    """A setting that no model of the recipe can take is a mistake; one that some can is an `unsupported` row."""
+    fits = {replace(cell, model="") for p in prepared for cell in p.cells if cell not in p.unsupported}
+    for p in prepared:
+        for cell, reason in p.unsupported.items():
+            if replace(cell, model="") not in fits:
+                raise ConfigError(f"methods.{cell.method.name} {cell.method.variant}: {p.model}, {reason}")
+
+
+def _bytes_needed(subject: Subject, cells: Sequence[Cell], windows: Sequence[Windows]) -> int:
+    """Cells at the size of the dense model's blocks, and the dense log-probabilities of every window."""
+    width = subject.storage_dtype.itemsize
+    blocks = sum(p.numel() for block in decoder_blocks(subject.model) for p in block.module.parameters()) * width
+    whole = sum(p.numel() for p in subject.model.parameters()) * width
+    dense = sum(cut.scored for cut in windows) * _vocabulary(subject) * LOG_PROBABILITY_BYTES
+    total: int = len(cells) * blocks + (whole - blocks) + dense
+    return total
+
+
+def _vocabulary(subject: Subject) -> int:
+    embedding: Tensor = subject.model.get_input_embeddings().weight
+    return len(embedding)
+
+
+def _refuse_full_disk(prepared: Sequence[Prepared], folder: Path) -> None:
+    """EnvironmentProblem when the results, less what an earlier run left there, would not fit on the disk."""
+    there = next(parent for parent in [folder, *folder.resolve().parents] if parent.exists())
+    written = {f.stat().st_ino: f.stat().st_size for f in folder.rglob(f"*{Path(REST_NAME).suffix}")}
+    needed = sum(p.bytes_needed for p in prepared) - sum(written.values())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise EnvironmentProblem(
+            f"no space left: the results may take {needed / GIB:.1f} GiB more and {there} has "
+            f"{free / GIB:.1f} GiB free; make room or choose another --out"
+        )

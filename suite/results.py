@@ -1,0 +1,149 @@
+"""Rows: one measured cell under one protocol, typed, with units in the names; and the journal that keeps them.
+
+The journal is the truth: a row is appended to `results.jsonl` and synced to disk before anything else hears
+of it (MLflow, reports). Reading never needs torch, so reports stay light.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from suite.errors import ResultError
+
+SCHEMA_VERSION = 1
+JOURNAL_NAME = "results.jsonl"
+
+Status = Literal["ok", "void", "unsupported", "failed"]
+
+
+class Record(BaseModel):
+    """Base of everything that is written to the journal: frozen, and no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Size(Record):
+    """Bits counted three ways, all from the stored files. A weight is an entry of a compressed linear."""
+
+    nominal_bits: float = Field(description="bits per weight by the method's name: codes or kept values alone")
+    stored_bits_per_weight: float = Field(description="8 x payload bytes of the compressed linears / weights")
+    model_bits_per_parameter: float = Field(description="8 x payload bytes of every tensor / parameters")
+    stored_bytes: int = Field(description="payload bytes of the compressed linears")
+    model_bytes: int = Field(description="payload bytes of the whole checkpoint, embeddings and head included")
+    compressed_parameters: int
+    total_parameters: int
+    sparsity: float = Field(description="share of exact zeros among the weights, counted after reloading")
+
+
+class Quality(Record):
+    """What the reloaded checkpoint scored on one protocol."""
+
+    perplexity: float = Field(description="exp(mean negative log-likelihood per scored token)")
+    word_perplexity: float = Field(description="exp(total negative log-likelihood / white-space words scored)")
+    bits_per_byte: float = Field(description="total negative log-likelihood in bits / UTF-8 bytes scored")
+    scored_tokens: int
+    kl_mean: float | None = Field(description="nats per token, dense model to this one")
+    kl_median: float | None
+    kl_p99: float | None
+    top1_agreement: float | None = Field(description="share of tokens with the dense model's most likely token")
+    window_nll: tuple[float, ...] = Field(description="total negative log-likelihood of each window, in nats")
+
+
+class Cost(Record):
+    """Seconds and peak memory by phase. `calibrate_seconds` of a walk is shared evenly by its cells."""
+
+    calibrate_seconds: float
+    compress_seconds: float
+    evaluate_seconds: float = Field(description="loading the checkpoint back and scoring it")
+    peak_memory_gib: float = Field(description="highest resident host memory over the cell's phases")
+    peak_device_memory_gib: float | None = Field(default=None, description="None without an accelerator")
+
+    @property
+    def seconds(self) -> float:
+        """Calibration, compression and evaluation together."""
+        return self.calibrate_seconds + self.compress_seconds + self.evaluate_seconds
+
+
+class Row(Record):
+    """One cell under one protocol: everything a reader needs to trust, repeat and compare the number."""
+
+    schema_version: int = SCHEMA_VERSION
+    row_id: str
+    cell_id: str
+    status: Status
+    reason: str | None = Field(default=None, description="why the row is not `ok`")
+    recipe: str
+    recipe_sha256: str
+    model: str
+    model_fingerprint: str
+    model_note: str | None = None
+    method: str = Field(description="key of METHODS")
+    title: str = Field(description="the method's name in print")
+    variant: str = Field(description="pattern or bits in print: 50%, 2:4, 4 bits g64")
+    settings: dict[str, Any]
+    statistics_mode: Literal["none", "dense", "sequential"]
+    seed: int
+    calibration: str | None = Field(description="the budget in words; None if the method uses no data")
+    calibration_tokens: int
+    ledger: str | None = Field(description="id of the ledger entry, a hash of its tokens")
+    protocol: str = Field(description="the evaluation protocol in words")
+    protocol_id: str
+    size: Size | None = None
+    quality: Quality | None = None
+    cost: Cost | None = None
+    audit: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    created: str = Field(description="UTC, ISO 8601")
+
+
+class Journal:
+    """Append-only rows of one recipe. The last row of a `row_id` wins, so a repaired cell replaces its failure."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, row: Row) -> None:
+        """Write one row and wait until the disk has it; a line torn by an earlier kill is first closed off."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = row.model_dump_json() + "\n"
+        with self.path.open("a+b") as file:
+            if file.tell() and not _ends_with_newline(file):
+                line = "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> list[Row]:
+        """The newest row of each `row_id`, in order of first appearance. Torn lines are passed over."""
+        newest: dict[str, Row] = {}
+        for row in self._parsed():
+            newest[row.row_id] = row
+        return list(newest.values())
+
+    def _parsed(self) -> Iterator[Row]:
+        if not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")  # JSON may hold other breaks
+        for number, line in enumerate(lines, 1):
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a line that a kill cut short: its cell is simply measured again
+            try:
+                yield Row.model_validate(values)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise ResultError(
+                    f"{self.path}:{number}: not a row of schema {SCHEMA_VERSION} ({where}: {first['msg']}); "
+                    "move the file away or choose another --out"
+                ) from error
+
+
+def _ends_with_newline(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) == b"\n")

@@ -1,0 +1,85 @@
+"""Shards: one decoder block of one cell in one safetensors file, and the tensors outside the blocks in another.
+
+A shard holds every tensor of its block: the stored parts of each compressed weight, and norms and biases as they
+were. Its header names the formats and a fingerprint, so that a shard is either the one that is wanted or is not
+there. The same inputs give the same bytes: nothing in it depends on time or machine.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from kernels.formats import FORMATS, Format
+from suite.errors import CheckpointError
+from suite.files import write_atomically
+
+FORMAT_VERSION = 1
+HEADER_KEY = "nowag_bench"  # one key: safetensors writes several in an order of its own each time
+REST_NAME = "rest.safetensors"
+
+
+def shard_name(index: int) -> str:
+    """File name of a block's shard."""
+    return f"block_{index:03d}.safetensors"
+
+
+def shard_fingerprint(cell_id: str, index: int) -> str:
+    """What a shard must carry to be this cell's block: the cell's hash, the block, the layout's version."""
+    return f"{cell_id}/{index}/v{FORMAT_VERSION}"
+
+
+def write_shard(path: Path, formats: Mapping[str, Format], others: Mapping[str, Tensor], fingerprint: str) -> None:
+    """Write compressed weights (by the full name of the parameter they replace) and other tensors, atomically."""
+    tensors = dict(others)
+    described: dict[str, dict[str, Any]] = {}
+    for name, compressed in formats.items():
+        described[name] = {"format": compressed.name, "meta": compressed.meta()}
+        tensors |= {f"{name}.{part}": tensor for part, tensor in compressed.tensors().items()}
+    header = json.dumps({"fingerprint": fingerprint, "formats": described}, sort_keys=True)
+    on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    write_atomically(path, save(on_host, {HEADER_KEY: header}))
+
+
+def read_shard(path: Path) -> tuple[dict[str, Format], dict[str, Tensor]]:
+    """Compressed weights by parameter name, and the other tensors. CheckpointError names a damaged file."""
+    try:
+        described = _header(path)["formats"]
+        tensors = load_file(path)
+        formats = {}
+        for name, entry in described.items():
+            parts = {key: tensors.pop(key) for key in [k for k in tensors if k.startswith(f"{name}.")]}
+            stored = {key.removeprefix(f"{name}."): tensor for key, tensor in parts.items()}
+            formats[name] = FORMATS[entry["format"]].from_tensors(stored, entry["meta"])
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({_short(error)}); remove it and run the recipe again") from None
+    return formats, tensors
+
+
+def holds_shard(path: Path, fingerprint: str) -> bool:
+    """True if the file is there, whole as far as its header can tell, and the one that is wanted."""
+    try:
+        return bool(_header(path)["fingerprint"] == fingerprint)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        return False
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        header: dict[str, Any] = json.loads(file.metadata()[HEADER_KEY])
+    return header
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,136 @@
+"""One MLflow tracking store: how a row becomes a run. Raises when the store is away; tracking.py forgives."""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from suite.results import Row
+
+SQLITE = "sqlite:///"
+LOCK_SECONDS = 60.0
+LONGEST_VALUE = 500  # what every release of MLflow takes as a parameter
+STORE_ERRORS = (
+    MlflowException,
+    SQLAlchemyError,
+    OSError,
+)  # OSError: requests' errors, file locks, full disks
+
+
+class Store:
+    """A tracking store that answered. Every method raises one of STORE_ERRORS once it no longer does."""
+
+    def __init__(self, uri: str, study: dict[str, str]) -> None:
+        self.study = study
+        database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+        # two processes laying out one sqlite file at once leave it broken
+        with FileLock(f"{database}.lock", LOCK_SECONDS) if database else nullcontext():
+            self.client = MlflowClient(uri)
+            self.experiment_id = self._experiment(database)
+        self.runs = self._known_runs()
+        self.parents: set[str] = set()
+
+    def send(self, row: Row, artifacts: list[Path]) -> str:
+        """Create or replace the run of one row -> its run id."""
+        parent_id = self._parent(row)
+        if row.row_id in self.runs:
+            self.client.delete_run(self.runs.pop(row.row_id))
+        cost = row.cost.seconds if row.cost else 0.0
+        created = int(datetime.fromisoformat(row.created).timestamp() * 1000)
+        tags = {"mlflow.parentRunId": parent_id, "study": self.study["study"], **_tags(row)}
+        run = self.client.create_run(
+            self.experiment_id, created - int(cost * 1000), tags, f"{row.title} {row.variant} seed {row.seed}"
+        )
+        run_id = str(run.info.run_id)
+        metrics = [Metric(name, value, created, 0) for name, value in _metrics(row).items()]
+        params = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in _params(row).items()]
+        self.client.log_batch(run_id, metrics, params, synchronous=True)
+        self.client.log_text(run_id, row.model_dump_json(indent=2), "row.json")
+        for path in artifacts:
+            self.client.log_artifact(run_id, str(path))
+        self.client.set_terminated(run_id, "FAILED" if row.status == "failed" else "FINISHED", created)
+        self.runs[row.row_id] = run_id
+        return run_id
+
+    def finish(self) -> None:
+        """Close the parent runs that took rows."""
+        for run_id in self.parents:
+            self.client.set_terminated(run_id)
+
+    def _experiment(self, database: Path | None) -> str:
+        found = self.client.get_experiment_by_name(self.study["experiment"])
+        if found is not None:
+            return str(found.experiment_id)
+        location = str(database.parent / "mlartifacts") if database else None
+        return str(self.client.create_experiment(self.study["experiment"], location))
+
+    def _known_runs(self) -> dict[str, str]:
+        runs, token = {}, None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], f"tags.study = '{self.study['study']}'", page_token=token
+            )
+            for run in page:
+                runs[run.data.tags.get("row_id") or run.data.tags["recipe_sha256"]] = run.info.run_id
+            if not (token := page.token):
+                return runs
+
+    def _parent(self, row: Row) -> str:
+        if row.recipe_sha256 not in self.runs:
+            tags = {"study": self.study["study"], "recipe_sha256": row.recipe_sha256}
+            run_id = self.client.create_run(self.experiment_id, tags=tags, run_name=row.recipe).info.run_id
+            if self.study["recipe"]:
+                self.client.log_text(run_id, self.study["recipe"], "recipe.yaml")
+            self.runs[row.recipe_sha256] = run_id
+        self.parents.add(self.runs[row.recipe_sha256])
+        return self.runs[row.recipe_sha256]
+
+
+def _tags(row: Row) -> dict[str, str]:
+    values = {
+        "row_id": row.row_id,
+        "cell_id": row.cell_id,
+        "status": row.status,
+        "reason": row.reason,
+        "model": row.model,
+        "method": row.method,
+        "ledger": row.ledger,
+        "protocol_id": row.protocol_id,
+        "protocol": row.protocol,
+        "machine": row.environment.get("machine"),
+        "mlflow.source.git.commit": row.environment.get("commit"),
+    }
+    return {name: str(value)[:LONGEST_VALUE] for name, value in values.items() if value is not None}
+
+
+def _params(row: Row) -> dict[str, Any]:
+    settings = {f"settings.{name}": value for name, value in _flat(row.settings)}
+    names = ("method", "variant", "seed", "statistics_mode", "calibration", "calibration_tokens")
+    return {name: getattr(row, name) for name in names} | settings
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _metrics(row: Row) -> dict[str, float]:
+    """Every finite number of size, quality and cost, by the row's own names; KL says that it is in nats."""
+    groups = [group.model_dump() for group in (row.size, row.quality, row.cost) if group is not None]
+    numbers = {name: value for group in groups for name, value in group.items() if isinstance(value, int | float)}
+    return {
+        f"{name}_nats" if name.startswith("kl_") else name: float(value)
+        for name, value in numbers.items()
+        if math.isfinite(value)
+    }

@@ -1,0 +1,198 @@
+"""Rows to MLflow: one parent run per results directory, one child run per row, sent by a thread of its own.
+
+The journal stays the truth. Beside it `tracking.jsonl` notes what each tracking store has received, so a row
+that could not be sent (the server away, the process killed) is simply one without a note: it is sent the next
+time the directory is opened, by a resumed run or by `sync`. Nothing here stops the study or makes it wait.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import sys
+import textwrap
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from suite.environment import variables
+from suite.errors import ResultError
+from suite.results import JOURNAL_NAME, Journal, Row
+from suite.store import SQLITE, STORE_ERRORS, Store
+
+logger = logging.getLogger(__name__)
+
+NOTES_NAME = "tracking.jsonl"
+EXPERIMENT = "nowag-bench"
+RETRY_SECONDS = 60.0  # after a failure the store is left alone this long, so that no two rows wait for it
+QUIET = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
+MLFLOW_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def default_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI if the user set it, else a sqlite file in `root`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{root.resolve() / 'mlflow.db'}"
+
+
+def masked(text: str) -> str:
+    """The text with the credentials of every URI in it replaced by ***."""
+    text = re.sub(r"(?<=://)[^/\s]+(?=@)", "***", text)
+    return re.sub(r"([?&][^=&\s]*(?:password|token|secret|key)[^=&\s]*=)[^&\s]+", r"\1***", text, flags=re.I)
+
+
+def page_command(uri: str) -> str:
+    """The shell command that opens MLflow's page on this store."""
+    python = shlex.quote(sys.executable)
+    if uri.startswith(("http://", "https://")):
+        return f"{python} -m webbrowser {shlex.quote(masked(uri))}"
+    mlflow = "mlflow" if shutil.which("mlflow") else f"{python} -m mlflow"
+    return f"{mlflow} ui --backend-store-uri {shlex.quote(masked(uri))}"
+
+
+def sync(out: Path, uri: str) -> tuple[int, int]:
+    """Send what the journal in `out` holds and the store lacks -> (rows sent, rows still pending).
+
+    Raises ResultError if there is no journal.
+    """
+    if not (out / JOURNAL_NAME).exists():
+        raise ResultError(f"{out} has no {JOURNAL_NAME}; name the directory that a run wrote its results to")
+    with Tracker(out, uri) as tracker:
+        pass  # entering queues the rows left behind, leaving waits for them
+    return tracker.sent, len(tracker.pending())
+
+
+class Tracker:
+    """Sends the rows of one results directory to one tracking store, from one background thread.
+
+    Entering starts the connection (a new sqlite file takes MLflow seconds to lay out) and queues the rows
+    that earlier runs left behind; leaving waits until every row is either sent or noted as pending.
+    `experiment` and `recipe_text` are remembered in the directory, so that `sync` needs neither.
+    """
+
+    def __init__(self, out: Path, uri: str, experiment: str = EXPERIMENT, recipe_text: str = "") -> None:
+        self.out, self.uri, self.sent = out, uri, 0
+        self._study = {"study": uuid.uuid4().hex, "experiment": experiment, "recipe": recipe_text}
+        self._store: Store | None = None
+        self._silent_until = 0.0
+        self._received = {note["row_id"]: note["digest"] for note in self._notes() if self._is_receipt(note)}
+        self._jobs: list[Future[Any]] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        for name, level in QUIET.items():
+            logging.getLogger(name).setLevel(level)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._open_study()
+        # set here and not in the thread: warning filters and environment belong to the whole process
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module=r"(mlflow|alembic|sqlalchemy)\b")
+        self._stack.enter_context(variables(MLFLOW_DEFAULTS))
+        self._thread = self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="tracking"))
+        self._submit(self._attempt, lambda store: None)  # connects while the study computes
+        artifacts = {note["row_id"]: note["artifacts"] for note in self._notes()}
+        for row in self.pending():
+            self.record(row, [self.out / path for path in artifacts.get(row.row_id, ())])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._thread.shutdown(cancel_futures=True)  # the journal has what is not sent yet
+        else:
+            self._submit(self._attempt, Store.finish)
+        self._stack.close()
+        for job in self._jobs:
+            if not job.cancelled():
+                job.result()
+
+    def record(self, row: Row, artifacts: Sequence[Path] = ()) -> None:
+        """Queue one journalled row with its files; returns at once.
+
+        A row the store already holds in this form is skipped; one it holds in another form is replaced.
+        """
+        self._submit(self._deliver, row, [path.resolve() for path in artifacts if path.exists()])
+
+    def pending(self) -> list[Row]:
+        """Rows of the journal that this store has not received in their present form."""
+        rows = Journal(self.out / JOURNAL_NAME).rows()
+        return [row for row in rows if self._received.get(row.row_id) != _digest(row)]
+
+    def _submit(self, work: Callable[..., object], *arguments: Any) -> None:
+        self._jobs.append(self._thread.submit(work, *arguments))
+
+    def _deliver(self, row: Row, artifacts: list[Path]) -> None:
+        digest = _digest(row)
+        if self._received.get(row.row_id) == digest:
+            return
+        run_id = self._attempt(lambda store: store.send(row, artifacts))
+        if run_id is not None:
+            self.sent += 1
+            self._received[row.row_id] = digest
+        files = [os.path.relpath(path, self.out.resolve()) for path in artifacts]
+        note = {
+            "uri": masked(self.uri),
+            "row_id": row.row_id,
+            "digest": digest,
+            "artifacts": files,
+            "run": run_id,
+        }
+        self._append(note)
+
+    def _attempt(self, work: Callable[["Store"], str | None]) -> str | None:
+        """What `work` returns; None while the store is away. Anything but the store's errors is a bug."""
+        if time.monotonic() < self._silent_until:
+            return None
+        try:
+            self._store = self._store or Store(self.uri, self._study)
+            return work(self._store)
+        except STORE_ERRORS as error:
+            self._store, self._silent_until = None, time.monotonic() + RETRY_SECONDS
+            reason = textwrap.shorten(masked(str(error)), 200)
+            logger.warning("no answer from %s, rows stay pending: %s", masked(self.uri), reason)
+            return None
+
+    def _open_study(self) -> None:
+        """Take the directory's identity from its notes, or write it there for the first time."""
+        known = next((line for line in self._lines() if "study" in line), None)
+        if known is None:
+            self._append(self._study)
+        else:
+            self._study = known
+
+    def _notes(self) -> list[dict[str, Any]]:
+        return [line for line in self._lines() if "row_id" in line]
+
+    def _is_receipt(self, note: dict[str, Any]) -> bool:
+        return note["run"] is not None and note["uri"] == masked(self.uri)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        path = self.out / NOTES_NAME
+        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue  # blank, or cut short by a kill: its row counts as pending
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with (self.out / NOTES_NAME).open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps(line))  # the newline first: it closes off a line cut short
+
+
+def _digest(row: Row) -> str:
+    return hashlib.sha256(row.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,65 @@
+"""Rows as a run would leave them, with numbers that are easy to follow."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from suite.results import Cost, Quality, Row, Size
+
+SIZE = Size(
+    nominal_bits=2.0,
+    stored_bits_per_weight=2.125,
+    model_bits_per_parameter=4.5,
+    stored_bytes=1_000,
+    model_bytes=3_000,
+    compressed_parameters=4_000,
+    total_parameters=5_000,
+    sparsity=0.5,
+)
+QUALITY = Quality(
+    perplexity=20.0,
+    word_perplexity=40.0,
+    bits_per_byte=1.0,
+    scored_tokens=512,
+    kl_mean=0.25,
+    kl_median=0.2,
+    kl_p99=2.0,
+    top1_agreement=0.75,
+    window_nll=(700.0, 800.0),
+)
+COST = Cost(calibrate_seconds=1.0, compress_seconds=2.0, evaluate_seconds=3.0, peak_memory_gib=1.5)
+DEFAULTS: dict[str, Any] = {
+    "status": "ok",
+    "recipe": "quickstart",
+    "recipe_sha256": "ab" * 32,
+    "model": "smollm2-135m",
+    "model_fingerprint": "f1",
+    "method": "wanda",
+    "title": "Wanda",
+    "variant": "2:4",
+    "settings": {"keep": 2, "of": 4},
+    "statistics_mode": "dense",
+    "seed": 0,
+    "calibration": "c4, 8 x 512 tokens",
+    "calibration_tokens": 4096,
+    "ledger": "led9e4",
+    "protocol": "wiki[validation], joined by '\\n\\n', 8 windows of 512",
+    "protocol_id": "proto12345678",
+    "environment": {"machine": "Test CPU, 2 cores, 8 GiB", "commit": "c0ffee"},
+    "created": "2030-01-02T03:04:05+00:00",
+}
+
+
+@pytest.fixture
+def make_row() -> Callable[..., Row]:
+    """A row with any field, and any number of its size, quality or cost, given by keyword."""
+
+    def make(row_id: str = "r0", **given: Any) -> Row:
+        groups = {"size": SIZE, "quality": QUALITY, "cost": COST}
+        for name, group in groups.items():
+            fields = {key: given.pop(key) for key in list(given) if key in type(group).model_fields}
+            given.setdefault(name, group.model_copy(update=fields))
+        return Row(**{**DEFAULTS, "row_id": row_id, "cell_id": f"cell-{row_id}", **given})
+
+    return make

@@ -1,0 +1,67 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kernels.formats import Codebook, Dense, Format, GroupedInt, Masked, NMSparse
+from kernels.packing import pack
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(params=["small", "awkward"])
+def golden(request: pytest.FixtureRequest) -> dict[str, Tensor]:
+    """Figures of the published implementations; the awkward ones have ragged groups and dead inputs."""
+    figures: dict[str, Tensor] = load_file(GOLDEN / f"{request.param}.safetensors")
+    return figures
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _grouped(rng: torch.Generator) -> Format:
+    codes, zeros = torch.randint(8, (5, 20), generator=rng), torch.randint(8, (5, 3), generator=rng)
+    return GroupedInt((5, 20), pack(codes, 3), pack(zeros, 3), torch.rand(5, 3, generator=rng), 3, 8)
+
+
+def _codebook(rng: torch.Generator) -> Format:
+    book, norms = torch.randn(32, 6, generator=rng), torch.rand(25, generator=rng)
+    codes = torch.randint(32, (5, 4), generator=rng)
+    return Codebook((5, 20), pack(codes, 5), book.half(), norms[:5].half(), norms[5:].half())
+
+
+def _masked(rng: torch.Generator) -> Format:
+    weight = torch.randn(5, 20, generator=rng).bfloat16()
+    return Masked.of(weight, weight > 0.3)
+
+
+def _nm_sparse(rng: torch.Generator) -> Format:
+    weight, mask = (
+        torch.randn(5, 20, generator=rng),
+        torch.tensor([True, False, True, False, True]).repeat(5, 4),
+    )
+    return NMSparse.of_mask(weight, mask, 3, 5)
+
+
+def _dense(rng: torch.Generator) -> Format:
+    return Dense((5, 20), torch.randn(5, 20, generator=rng).half())
+
+
+MAKERS: dict[str, Callable[[torch.Generator], Format]] = {
+    "dense": _dense,
+    "grouped-int": _grouped,
+    "codebook": _codebook,
+    "masked": _masked,
+    "nm-sparse": _nm_sparse,
+}
+
+
+@pytest.fixture(params=MAKERS)
+def weight(request: pytest.FixtureRequest, rng: torch.Generator) -> Format:
+    """A weight of 5 outputs and 20 inputs in every format."""
+    return MAKERS[request.param](rng)

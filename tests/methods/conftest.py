@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from methods.statistics import Statistics
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(params=["small", "awkward"])
+def golden(request: pytest.FixtureRequest) -> dict[str, Tensor]:
+    """Figures of the published implementations; the awkward ones have ragged groups and dead inputs."""
+    figures: dict[str, Tensor] = load_file(GOLDEN / f"{request.param}.safetensors")
+    return figures
+
+
+@pytest.fixture
+def statistics(golden: dict[str, Tensor]) -> Statistics:
+    """Those of the layer from which the figures came."""
+    gram = golden["hessian"]
+    return Statistics(gram.diagonal().clone(), torch.zeros(len(gram)), tokens=1, gram=gram)
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,47 @@
+"""From files to rows, and from rows to a flat frame."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reports.load import frame, load
+from suite.errors import ResultError
+from suite.results import Journal, Row
+
+MakeRow = Callable[..., Row]
+
+
+def test_a_file_and_the_directories_above_it_give_the_same_rows(tmp_path: Path, make_row: MakeRow) -> None:
+    path = tmp_path / "runs" / "quickstart" / "results.jsonl"
+    Journal(path).append(make_row("a"))
+    assert load(path) == load(tmp_path) == [make_row("a")]
+
+
+def test_of_two_files_the_newer_row_of_an_id_wins(tmp_path: Path, make_row: MakeRow) -> None:
+    Journal(tmp_path / "1" / "results.jsonl").append(make_row("a", created="2030-01-02T00:00:00+00:00", seed=1))
+    Journal(tmp_path / "2" / "results.jsonl").append(make_row("a", created="2030-01-01T00:00:00+00:00", seed=2))
+    assert [row.seed for row in load(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize("name", ["", "results.jsonl", "missing"])
+def test_nothing_to_read_is_an_error_that_names_the_place(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ResultError, match=str(tmp_path / name)):
+        load(tmp_path / name)
+
+
+def test_the_frame_keeps_the_rows_order_and_names_units(study: list[Row]) -> None:
+    flat = frame(study)
+    assert list(flat["row_id"]) == ["r1", "r2", "r3", "r4", "r5"]
+    assert list(flat["kl_mean_nats"])[:2] == [0.4, 0.2]
+    assert flat["seconds"][0] == 6.0
+
+
+def test_a_row_without_numbers_is_a_line_of_nans(study: list[Row]) -> None:
+    last = frame(study).iloc[-1]
+    assert all(math.isnan(last[name]) for name in ("perplexity", "stored_bits_per_weight", "seconds"))
+
+
+def test_per_window_numbers_stay_in_the_rows(study: list[Row]) -> None:
+    assert "window_nll" not in frame(study).columns

@@ -1,0 +1,99 @@
+"""A tiny Llama with a tokenizer, and texts: real files on disk, made once for each test process."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: no test asks the hub
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
+
+
+def prose(sentences: int, seed: int) -> str:
+    """Sentences of random words, the same for a seed."""
+    draw = random.Random(seed)
+    lines = (" ".join(draw.choices(WORDS, k=draw.randint(5, 12))) for _ in range(sentences))
+    return " ".join(f"{line.capitalize()}." for line in lines)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE with 300 entries and a BOS token that is not added by itself."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator([prose(300, seed=0)], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A directory with a two-block Llama: grouped-query attention, tied embeddings, float16 weights."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calibration_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """JSON lines with forty short documents."""
+    path = tmp_path_factory.mktemp("texts") / "calibration.jsonl"
+    path.write_text("".join(f'{{"text": "{prose(6, seed=i)}"}}\n' for i in range(40)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def evaluation_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One long document that shares no document with the calibration text."""
+    path = tmp_path_factory.mktemp("texts") / "evaluation.txt"
+    path.write_text(prose(60, seed=1000), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def recipe_values(tiny_model: Path, calibration_text: Path, evaluation_text: Path) -> dict[str, Any]:
+    """A recipe for the tiny model: one method that needs data, one that does not, and the dense baseline."""
+    return {
+        "name": "tiny",
+        "models": str(tiny_model),
+        "calibration": {"source": str(calibration_text), "sequences": 4, "length": 32},
+        "evaluation": {"source": str(evaluation_text), "windows": 3, "length": 32},
+        "methods": {"dense": {}, "rtn": {"bits": 4, "group_size": 16}, "nowag-p": {"sparsity": 0.5}},
+    }
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    """A function that writes a recipe's values to a YAML file of its own."""
+
+    def write(values: dict[str, Any]) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write

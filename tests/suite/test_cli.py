@@ -1,0 +1,156 @@
+"""The command line as a user meets it: exit status, one line for a mistake, and nothing lost."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from suite import cli
+
+BIN = Path(sys.executable).with_name("nowag-bench")
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys):
+    """Run the entry point in this process -> (exit status, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nowag-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_model, calibration_text, evaluation_text):
+    """A finished run of the tiny recipe with real tracking -> (results folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("cli")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(
+        f"name: tiny\nmodels: {tiny_model}\n"
+        f"calibration: {{source: {calibration_text}, sequences: 4, length: 32}}\n"
+        f"evaluation: {{source: {evaluation_text}, windows: 3, length: 32}}\n"
+        "methods: {dense: {}, wanda: {sparsity: 2:4}, rtn: {bits: 4}}\n"
+    )
+    result = CliRunner().invoke(cli.app, ["run", str(recipe), "--out", str(folder / "runs"), "--offline"])
+    assert result.exit_code == 0, result.output
+    return folder / "runs" / "tiny", result.output
+
+
+def test_a_run_ends_with_the_table_the_report_and_mlflows_command(finished):
+    folder, output = finished
+    assert all(word in output for word in ("Wanda", "2:4", "RTN", "4 bits"))
+    assert f"{folder / 'report' / 'report.html'}" in output
+    assert "ui --backend-store-uri" in output
+
+
+def test_a_run_leaves_rows_ledger_report_and_a_tracking_store(finished):
+    folder, _ = finished
+    for name in ("results.jsonl", "ledger", "report/report.html", "report/report.md", "../mlflow.db"):
+        assert (folder / name).exists()
+
+
+def test_export_writes_a_checkpoint(finished, invoke, tmp_path):
+    cell = next((finished[0] / "cells").iterdir())
+    status, out, _ = invoke("export", cell, "--dense", tmp_path / "dense")
+    assert status == 0 and str(tmp_path / "dense") in out
+    assert (tmp_path / "dense" / "model.safetensors").exists()
+
+
+def test_sync_finds_nothing_left_to_send(finished, invoke):
+    assert invoke("sync", finished[0])[:2] == (0, "0 rows sent, 0 still waiting\n")
+
+
+def test_methods_lists_every_setting_with_its_range(invoke):
+    status, out, _ = invoke("methods")
+    assert status == 0
+    assert "nowag-p: NoWag-P, arXiv:2504.14569; statistics dense" in out
+    assert "bits = 4, >= 2, <= 8" in out
+
+
+def test_the_version_is_that_of_the_distribution(invoke):
+    from importlib.metadata import version
+
+    assert invoke("--version")[:2] == (0, f"nowag-bench {version('nowag-bench')}\n")
+
+
+def test_doctor_names_what_it_checked(invoke, tmp_path):
+    _, out, _ = invoke("doctor", "--offline", "--out", tmp_path)
+    assert "python" in out.lower() and "torch" in out and "disk" in out.lower()
+
+
+def test_help_and_version_load_neither_torch_nor_mlflow():
+    heavy = "('torch', 'mlflow', 'transformers', 'pandas')"
+    code = f"import sys, suite.cli; sys.exit(any(m in sys.modules for m in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not BIN.exists(), reason="nowag-bench is not installed as a script beside this Python")
+def test_the_installed_script_answers():
+    result = subprocess.run([str(BIN), "--help"], capture_output=True, text=True, check=True)
+    assert all(
+        command in result.stdout for command in ("quickstart", "run", "methods", "export", "doctor", "sync")
+    )
+
+
+MISTAKES = [
+    (["methods.wnda={}"], "Did you mean 'wanda'?"),
+    (["methods.rtn.bitz=3"], "Did you mean 'bits'?"),
+    (["methods.rtn.bits=17"], "methods.rtn.bits"),
+    (["methods.nowag-p.sparsity=3:7"], "multiples of 7"),
+    (["methods.nowag-vq={bits: 1.3, dim: 4}"], "whole number"),
+    (["calibration.sequences=100000"], "holds only"),
+    (["evaluation.windows=100000"], "holds only"),
+    (["models=no-such-model"], "no-such-model"),
+    (["calibration.source=missing.jsonl"], "missing.jsonl"),
+    (["evaluation.source=wikitxt2"], "Did you mean 'wikitext2'?"),
+    (["models=nobody/nothing"], "nobody/nothing"),
+    (["nonsense"], "path.to.key=value"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(invoke, recipe_values, write_recipe, tmp_path, overrides, message):
+    extra = [part for override in overrides for part in ("--set", override)]
+    out = tmp_path / "runs"
+    status, _, err = invoke("run", write_recipe(recipe_values), "--offline", "--out", out, *extra)
+    assert status == 2 and message in err
+    assert err.count("\n") == 1 and not out.exists()
+
+
+def test_pickled_weights_alone_are_refused(invoke, recipe_values, write_recipe, tiny_model, tmp_path):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((tiny_model / name).read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    status, _, err = invoke("run", write_recipe(recipe_values | {"models": str(tmp_path)}), "--offline")
+    assert status == 2 and "pytorch_model.bin" in err and err.count("\n") == 1
+
+
+def test_calibrating_on_the_evaluation_text_is_refused_unless_it_is_said(
+    invoke, recipe_values, write_recipe, evaluation_text
+):
+    recipe_values["calibration"]["source"] = str(evaluation_text)
+    status, _, err = invoke("run", write_recipe(recipe_values), "--offline")
+    assert status == 2 and "allow_overlap" in err
+
+
+def test_a_mistake_leaves_earlier_results_untouched(finished, invoke):
+    folder, _ = finished
+    before = {path: path.read_bytes() for path in folder.rglob("*.json*")}
+    recipe = folder.parents[1] / "recipe.yaml"
+    assert invoke("run", recipe, "--out", folder.parent, "--offline", "--set", "methods.rtn.bits=1")[0] == 2
+    assert {path: path.read_bytes() for path in folder.rglob("*.json*")} == before
+
+
+def test_a_full_disk_is_one_line(invoke, recipe_values, write_recipe, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "shard")
+
+    monkeypatch.setattr("suite.runner.run", full)
+    status, _, err = invoke("run", write_recipe(recipe_values), "--offline")
+    assert status == 2 and "No space left on device" in err and err.count("\n") == 1

@@ -1,0 +1,233 @@
+"""A recipe end to end on a tiny model: rows, resuming, failing, and what the files say."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+from kernels.linear import CompressedLinear
+from methods.nowag_p import NoWagP
+from suite import compress, runner
+from suite.architecture import decoder_blocks, linears
+from suite.checkpoint import export_dense, load_cell, read_manifest
+from suite.config import Recipe
+from suite.errors import CheckpointError, ConfigError, EnvironmentProblem, ResultError
+from suite.prepare import pick_device
+from suite.results import Row
+from suite.runner import Options, run
+
+
+@pytest.fixture(autouse=True)
+def no_tracking(monkeypatch):
+    """MLflow has its own tests; here a recorder stands in, so that each run does not lay out a database."""
+
+    @dataclass
+    class Recorder:
+        out: Path
+        uri: str
+        experiment: str = ""
+        recipe_text: str = ""
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def record(self, row, artifacts):
+            assert isinstance(row, Row)
+
+        def pending(self):
+            return []
+
+    monkeypatch.setattr(runner, "Tracker", Recorder)
+
+
+@pytest.fixture
+def run_with(recipe_values, tmp_path):
+    """Run the tiny recipe with changes, into one folder."""
+
+    def run_it(**changes):
+        return run(Recipe.model_validate(recipe_values | changes), Options(tmp_path / "out", offline=True))
+
+    return run_it
+
+
+def cell_of(outcome, row) -> Path:
+    return outcome.folder / "cells" / row.cell_id
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("block_*.safetensors"))}
+
+
+def test_every_cell_becomes_a_row_in_the_recipes_order(run_with):
+    rows = run_with().rows
+    assert [(row.method, row.status) for row in rows] == [("dense", "ok"), ("rtn", "ok"), ("nowag-p", "ok")]
+    assert rows[0].quality.kl_mean < 1e-6 < rows[2].quality.kl_mean
+    assert rows[2].size.sparsity == pytest.approx(0.5, abs=0.01)
+
+
+def test_all_methods_draw_from_one_ledger_entry(run_with):
+    outcome = run_with(methods={"nowag-p": {}, "wanda": {}, "nowag-vq": {"bits": 1, "dim": 4}})
+    assert len({row.ledger for row in outcome.rows}) == 1
+    assert [p.stem for p in (outcome.folder / "ledger").glob("*.json")] == [outcome.rows[0].ledger]
+
+
+def test_stored_bits_are_the_bytes_of_the_files(run_with):
+    outcome = run_with()
+    for row in outcome.rows:
+        payload = 0
+        for file in cell_of(outcome, row).glob("*.safetensors"):
+            with safe_open(file, "pt") as tensors:
+                payload += sum(tensors.get_tensor(name).nbytes for name in tensors.keys())  # noqa: SIM118
+        assert payload == row.size.model_bytes
+        assert row.size.model_bits_per_parameter * row.size.total_parameters == pytest.approx(8 * payload)
+
+
+def test_a_second_run_computes_nothing(run_with, monkeypatch):
+    first = run_with()
+    for name in ("walk", "load_cell", "measure"):
+        monkeypatch.setattr(runner, name, None)
+    assert run_with().rows == first.rows
+
+
+def test_the_same_recipe_twice_gives_the_same_bytes(recipe_values, tmp_path):
+    recipe = Recipe.model_validate(recipe_values | {"methods": {"nowag-vq": {"bits": 1, "dim": 4}, "wanda": {}}})
+    one, two = (run(recipe, Options(tmp_path / name, offline=True)) for name in ("a", "b"))
+    for row in one.rows:
+        assert shards(cell_of(one, row)) == shards(cell_of(two, row))
+
+
+@pytest.mark.parametrize("method", ["wanda", "nowag-p"])
+def test_a_walk_that_was_killed_goes_on_to_the_same_end(recipe_values, tmp_path, monkeypatch, method):
+    recipe = Recipe.model_validate(recipe_values | {"methods": {method: {}}})
+    whole = run(recipe, Options(tmp_path / "whole", offline=True))
+    write, calls = compress.write_shard, []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(compress, "write_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, Options(tmp_path / "torn", offline=True))
+    resumed = run(recipe, Options(tmp_path / "torn", offline=True))
+    assert len(calls) == 3  # the first block was not computed again
+    assert shards(cell_of(resumed, resumed.rows[0])) == shards(cell_of(whole, whole.rows[0]))
+    assert resumed.rows[0].quality == whole.rows[0].quality
+
+
+def test_sequential_statistics_come_from_compressed_blocks(run_with):
+    outcome = run_with(methods={"nowag-p": {"statistics": ["dense", "sequential"]}})
+    dense, sequential = (shards(cell_of(outcome, row)) for row in outcome.rows)
+    first, second = sorted(dense)
+    with safe_open(cell_of(outcome, outcome.rows[0]) / first, "pt") as a:
+        with safe_open(cell_of(outcome, outcome.rows[1]) / first, "pt") as b:
+            assert all(a.get_tensor(name).equal(b.get_tensor(name)) for name in a.keys())  # noqa: SIM118
+    assert dense[second] != sequential[second]
+
+
+def test_the_reloaded_model_is_the_compressed_one(run_with, tiny_model):
+    outcome = run_with()
+    loaded = load_cell(cell_of(outcome, outcome.rows[0]))
+    original = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    for name, tensor in original.state_dict().items():
+        assert loaded.model.state_dict()[name].equal(tensor)
+    assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
+
+
+@torch.no_grad()
+def test_compressed_modules_and_decoded_weights_say_the_same(run_with):
+    outcome = run_with()
+    folder = cell_of(outcome, outcome.rows[1])
+    plain, packed = load_cell(folder).model, load_cell(folder, compressed=True).model
+    assert sum(isinstance(m, CompressedLinear) for m in packed.modules()) == 14
+    ids = torch.arange(20)[None]
+    torch.testing.assert_close(packed(ids).logits, plain(ids).logits)
+
+
+@torch.no_grad()
+def test_an_export_is_an_ordinary_checkpoint_with_the_decoded_weights(run_with, tmp_path):
+    outcome = run_with()
+    folder = cell_of(outcome, outcome.rows[1])
+    exported = AutoModelForCausalLM.from_pretrained(export_dense(folder, tmp_path / "dense"), dtype=torch.float32)
+    ids = torch.arange(20)[None]
+    torch.testing.assert_close(exported(ids).logits, load_cell(folder).model(ids).logits, atol=1e-3, rtol=1e-2)
+    with pytest.raises(CheckpointError, match="exists already"):
+        export_dense(folder, tmp_path / "dense")
+
+
+def test_a_damaged_file_is_named(run_with):
+    outcome = run_with()
+    shard = cell_of(outcome, outcome.rows[0]) / "block_001.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"block_001\.safetensors is missing or damaged"):
+        load_cell(shard.parent)
+
+
+def test_a_method_that_fails_is_a_row_and_is_tried_again(run_with, monkeypatch):
+    def refuse(*_):
+        raise ValueError("no luck today")
+
+    monkeypatch.setattr(NoWagP, "compress", refuse)
+    rows = run_with().rows
+    assert [row.status for row in rows] == ["ok", "ok", "failed"]
+    assert "no luck today" in rows[2].reason and "model.layers.0.self_attn.q_proj" in rows[2].reason
+    monkeypatch.undo()
+    monkeypatch.setattr(runner, "Tracker", runner.Tracker)
+    assert [row.status for row in run_with().rows] == ["ok", "ok", "ok"]
+
+
+def test_a_setting_that_fits_no_layer_is_refused_before_anything_is_written(run_with, tmp_path):
+    with pytest.raises(ConfigError, match=r"nowag-p 2:5: .* multiples of 5, this weight has 32"):
+        run_with(methods={"dense": {}, "nowag-p": {"sparsity": "2:5"}})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_that_only_one_of_two_models_can_take_is_an_unsupported_row(
+    run_with, tiny_model, tmp_path, tokenizer
+):
+    config = AutoModelForCausalLM.from_pretrained(tiny_model).config
+    config.hidden_size, config.head_dim = 40, 10
+    AutoModelForCausalLM.from_config(config).half().save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    models = [str(tiny_model), str(tmp_path / "wide")]
+    rows = run_with(models=models, methods={"nowag-p": {"sparsity": "8:16"}}).rows
+    assert [row.status for row in rows] == ["ok", "unsupported"]
+    assert "this weight has 40" in rows[1].reason
+
+
+def test_results_that_would_not_fit_the_disk_are_refused(run_with, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})()
+    monkeypatch.setattr("suite.prepare.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(EnvironmentProblem, match="no space left"):
+        run_with()
+
+
+def test_a_folder_in_use_is_refused(run_with, tmp_path):
+    with runner._alone(tmp_path / "out" / "tiny"), pytest.raises(ResultError, match="another run"):
+        run_with()
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ConfigError, match="--device cuda:77"):
+        pick_device("cuda:77")
+
+
+def test_the_manifest_says_what_each_layer_went_through(run_with):
+    outcome = run_with()
+    manifest = read_manifest(cell_of(outcome, outcome.rows[2]))
+    model = load_cell(cell_of(outcome, outcome.rows[2])).model
+    names = [f"{block.name}.{name}" for block in decoder_blocks(model) for name in linears(block)]
+    assert list(manifest["layers"]) == names
+    assert all(0 < audit["output_error"] < 1 for audit in manifest["layers"].values())
+    assert json.loads(json.dumps(outcome.rows[2].audit))["layers"] == len(names)

@@ -1,0 +1,225 @@
+"""Rows reach MLflow once each, sooner or later, and never hold up the study."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from suite.errors import ResultError
+from suite.results import JOURNAL_NAME, Journal, Row
+from suite.tracking import NOTES_NAME, Tracker, default_uri, masked, page_command, sync
+
+AWAY = "http://user:secret@127.0.0.1:9"
+MakeRow = Callable[..., Row]
+Study = Callable[..., Tracker]
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for the module: MLflow takes seconds to lay one out."""
+    return default_uri(tmp_path_factory.mktemp("tracking store"))
+
+
+@pytest.fixture
+def study(tmp_path: Path, uri: str) -> Study:
+    """Journal the rows and track them in one go, as a run does."""
+
+    def track(*rows: Row, artifacts: tuple[Path, ...] = (), to: str = uri, recipe_text: str = "") -> Tracker:
+        with Tracker(tmp_path, to, experiment=tmp_path.name, recipe_text=recipe_text) as tracker:
+            for row in rows:
+                Journal(tmp_path / JOURNAL_NAME).append(row)
+                tracker.record(row, artifacts)
+        return tracker
+
+    return track
+
+
+@pytest.fixture
+def runs(uri: str, tmp_path: Path) -> Callable[..., list[Run]]:
+    """The runs the store holds for this test, parents or children."""
+
+    def find(parents: bool = False) -> list[Run]:
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(tmp_path.name)
+        found = client.search_runs([experiment.experiment_id])
+        return [run for run in found if ("row_id" in run.data.tags) is not parents]
+
+    return find
+
+
+def artifact(uri: str, run: Run, name: str, to: Path) -> str:
+    to.mkdir(exist_ok=True)
+    return Path(MlflowClient(uri).download_artifacts(run.info.run_id, name, str(to))).read_text()
+
+
+def test_a_row_becomes_a_run_with_its_numbers_settings_and_hashes(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow
+) -> None:
+    study(make_row("a", perplexity=21.5, kl_mean=0.25, settings={"keep": 2, "norm": {"rows": True}}))
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["perplexity"] == 21.5
+    assert run.data.metrics["kl_mean_nats"] == 0.25
+    assert run.data.metrics["stored_bits_per_weight"] == 2.125
+    assert run.data.params["settings.norm.rows"] == "True"
+    assert run.data.tags["protocol_id"] == "proto12345678"
+    assert run.data.tags["mlflow.source.git.commit"] == "c0ffee"
+
+
+def test_the_run_lasts_as_long_as_the_cell_took(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow
+) -> None:
+    study(make_row("a", calibrate_seconds=10.0, compress_seconds=2.0, evaluate_seconds=3.0))
+    (run,) = runs()
+    assert run.info.end_time - run.info.start_time == 15_000
+
+
+def test_numbers_that_are_not_finite_are_left_out(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow
+) -> None:
+    study(make_row("a", kl_p99=None, kl_mean=float("inf")))
+    (run,) = runs()
+    assert {"kl_p99_nats", "kl_mean_nats"}.isdisjoint(run.data.metrics)
+
+
+def test_a_failed_row_is_a_failed_run_that_says_why(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow
+) -> None:
+    study(make_row("a", status="failed", reason="out of memory", size=None, quality=None, cost=None))
+    (run,) = runs()
+    assert (run.info.status, run.data.tags["reason"], run.data.metrics) == ("FAILED", "out of memory", {})
+
+
+def test_the_run_carries_its_row_its_manifest_and_the_recipe(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow, uri: str, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "cells" / "a" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"shards": 2}')
+    study(make_row("a"), artifacts=(manifest,), recipe_text="name: x")
+    (run,), (parent,) = runs(), runs(parents=True)
+    assert json.loads(artifact(uri, run, "row.json", tmp_path / "got"))["row_id"] == "a"
+    assert artifact(uri, run, "manifest.json", tmp_path / "got") == '{"shards": 2}'
+    assert artifact(uri, parent, "recipe.yaml", tmp_path / "got") == "name: x"
+
+
+def test_a_resumed_study_keeps_its_one_parent_run(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow
+) -> None:
+    study(make_row("a"))
+    study(make_row("b"))
+    (parent,) = runs(parents=True)
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs()} == {parent.info.run_id}
+    assert parent.info.status == "FINISHED"
+
+
+def test_a_row_that_was_sent_is_not_sent_again(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow
+) -> None:
+    row = make_row("a")
+    assert (study(row).sent, study(row).sent) == (1, 0)
+    assert len(runs()) == 1
+
+
+def test_a_repaired_row_replaces_its_failure(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow
+) -> None:
+    study(make_row("a", status="failed", reason="killed"))
+    study(make_row("a"))
+    (run,) = runs()
+    assert (run.data.tags["status"], run.info.status) == ("ok", "FINISHED")
+
+
+def test_a_row_sent_but_not_noted_is_replaced_and_not_doubled(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow, tmp_path: Path
+) -> None:
+    study(make_row("a"))
+    notes = tmp_path / NOTES_NAME
+    notes.write_text("\n".join(notes.read_text().split("\n")[:-1]) + '\n{"uri": "sql')  # killed while noting
+    study()
+    assert len(runs()) == 1
+
+
+def test_a_row_journalled_before_a_kill_is_sent_when_the_study_goes_on(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow, tmp_path: Path
+) -> None:
+    Journal(tmp_path / JOURNAL_NAME).append(make_row("a"))
+    assert study().sent == 1
+    assert len(runs()) == 1
+
+
+def test_a_server_that_is_away_neither_stops_nor_slows_the_study_and_sync_catches_up(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow, uri: str, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text("{}")
+    start = time.monotonic()
+    tracker = study(*(make_row(name) for name in "abc"), artifacts=(manifest,), to=AWAY)
+    assert time.monotonic() - start < 2
+    reopened = Tracker(tmp_path, AWAY)
+    assert [row.row_id for row in tracker.pending()] == [row.row_id for row in reopened.pending()] == [*"abc"]
+    assert sync(tmp_path, uri) == (3, 0)
+    assert artifact(uri, runs()[0], "manifest.json", tmp_path / "got") == "{}"
+
+
+def test_a_failure_is_reported_once_and_without_credentials(
+    study: Study, make_row: MakeRow, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study(make_row("a"), make_row("b"), to=AWAY)
+    assert len(caplog.messages) == 1
+    assert "secret" not in caplog.text + (tmp_path / NOTES_NAME).read_text()
+
+
+def test_an_error_in_the_study_is_raised_and_its_row_stays_for_later(
+    study: Study, make_row: MakeRow, tmp_path: Path
+) -> None:
+    Journal(tmp_path / JOURNAL_NAME).append(make_row("a"))
+    with pytest.raises(RuntimeError, match="boom"), Tracker(tmp_path, AWAY):
+        raise RuntimeError("boom")
+    assert len(Tracker(tmp_path, AWAY).pending()) == 1
+
+
+def test_mlflows_environment_is_as_it_was_after_tracking(study: Study, make_row: MakeRow) -> None:
+    before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
+    study(make_row("a"), to=AWAY)
+    assert {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")} == before
+
+
+def test_sync_of_a_directory_without_a_journal_says_which(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(ResultError, match=r"has no results\.jsonl"):
+        sync(tmp_path, uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://user:p@ss@host/path", "https://***@host/path"),
+        ("postgresql://u:p@db:5432/x?sslmode=on", "postgresql://***@db:5432/x?sslmode=on"),
+        ("https://host/?access_token=abc&x=1", "https://host/?access_token=***&x=1"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+    ],
+)
+def test_credentials_in_a_uri_are_masked_and_nothing_else(uri: str, shown: str) -> None:
+    assert masked(uri) == shown
+
+
+def test_the_users_tracking_uri_comes_before_the_local_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
+    assert default_uri(tmp_path) == "http://team:5000"
+
+
+def test_the_page_command_survives_a_path_with_a_space() -> None:
+    assert page_command("sqlite:////my runs/x.db").endswith("ui --backend-store-uri 'sqlite:////my runs/x.db'")
+
+
+def test_the_page_of_a_server_is_opened_without_its_credentials() -> None:
+    assert page_command(AWAY).endswith("-m webbrowser 'http://***@127.0.0.1:9'")

@@ -1,0 +1,183 @@
+"""The contract of methods/method.py, over all of METHODS: a new method is tested by entering the table."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kernels.formats import FORMATS
+from methods import METHODS
+from methods.method import Compressed, Method
+from methods.statistics import Accumulator, Statistic, Statistics
+
+# The defaults, but for what a layer this small cannot take.
+SETTINGS = {"nowag-vq": {"bits": 1.0, "dim": 6, "iterations": 20}}
+DEAD = [3, 40, 41]
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> Method:
+    return METHODS[request.param](**SETTINGS.get(request.param, {}))
+
+
+@pytest.fixture(params=[torch.float16, torch.bfloat16, torch.float32], ids=str)
+def weight(request: pytest.FixtureRequest) -> Tensor:
+    """[36, 92]: no multiple of 6, 8 or 64."""
+    return torch.randn(36, 92, generator=torch.Generator().manual_seed(1)).to(request.param)
+
+
+@pytest.fixture
+def statistics(method: Method) -> Statistics:
+    """Exactly as much as the method asks for, of correlated inputs of which three are dead."""
+    rng = torch.Generator().manual_seed(2)
+    x = torch.randn(300, 92, generator=rng) @ torch.randn(92, 92, generator=rng)
+    x[:, DEAD] = 0
+    accumulator = Accumulator(method.needs, 92)
+    accumulator.add(x)
+    return accumulator.finish()
+
+
+def compress(method: Method, weight: Tensor, statistics: Statistics, seed: int = 0) -> Compressed:
+    return method.compress(weight, statistics, torch.Generator().manual_seed(seed))
+
+
+def scaled(statistics: Statistics, factor: float) -> Statistics:
+    gram = None if statistics.gram is None else factor * statistics.gram
+    return Statistics(factor * statistics.x_sq, statistics.mean, statistics.tokens, gram)
+
+
+def assert_same(first: Compressed, second: Compressed) -> None:
+    assert first.format.meta() == second.format.meta()
+    for name, tensor in first.format.tensors().items():
+        assert torch.equal(tensor, second.format.tensors()[name]), name
+
+
+def test_keeps_the_shape_and_is_finite(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    found = compress(method, weight, statistics).format.dequantize()
+    assert found.shape == weight.shape and found.dtype == torch.float32
+    assert found.isfinite().all()
+
+
+def test_is_nearer_to_the_weight_than_nothing_is(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    alive = [j for j in range(92) if j not in DEAD]
+    error = compress(method, weight, statistics).format.dequantize() - weight.float()
+    assert error[:, alive].norm() < 0.9 * weight.float()[:, alive].norm()
+
+
+def test_the_same_seed_gives_the_same_bits(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    assert_same(compress(method, weight, statistics), compress(method, weight, statistics))
+
+
+@pytest.mark.parametrize("factor", [2.0**-9, 2.0**7])
+def test_scaling_h_by_a_power_of_two_changes_no_bit(
+    method: Method, weight: Tensor, statistics: Statistics, factor: float
+) -> None:
+    assert_same(compress(method, weight, scaled(statistics, factor)), compress(method, weight, statistics))
+
+
+def test_scaling_h_changes_nothing_beyond_rounding(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    first, second = (compress(method, weight, s).format for s in (statistics, scaled(statistics, 3.7)))
+    torch.testing.assert_close(first.dequantize(), second.dequantize(), rtol=2e-3, atol=1e-5)
+
+
+def test_the_file_holds_the_bits_that_are_counted(
+    method: Method, weight: Tensor, statistics: Statistics, tmp_path: Path
+) -> None:
+    stored = compress(method, weight, statistics).format
+    save_file(stored.tensors(), tmp_path / "w.safetensors")
+    data = (tmp_path / "w.safetensors").read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    assert stored.storage_bits() == 8 * (len(data) - header)
+
+
+def test_nominal_bits_never_exceed_stored_bits(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    stored = compress(method, weight, statistics).format
+    assert 0 < stored.nominal_bits <= stored.storage_bits() / weight.numel()
+
+
+def test_the_file_and_its_meta_give_the_weight_back(
+    method: Method, weight: Tensor, statistics: Statistics, tmp_path: Path
+) -> None:
+    stored = compress(method, weight, statistics).format
+    save_file(stored.tensors(), tmp_path / "w.safetensors")
+    again = FORMATS[stored.name].from_tensors(load_file(tmp_path / "w.safetensors"), stored.meta())
+    assert torch.equal(again.dequantize(), stored.dequantize())
+
+
+def test_the_arguments_are_left_as_they_were(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    tensors = [t for t in (weight, statistics.x_sq, statistics.mean, statistics.gram) if t is not None]
+    before = [t.clone() for t in tensors]
+    compress(method, weight, statistics)
+    assert all(map(torch.equal, tensors, before))
+
+
+def test_the_result_shares_no_memory_with_the_weight(
+    method: Method, weight: Tensor, statistics: Statistics
+) -> None:
+    given, outcome = weight.clone(), compress(method, weight, statistics)
+    expected = outcome.format.dequantize()
+    weight.zero_()
+    assert torch.equal(outcome.format.dequantize(), expected) and given.any()
+
+
+def test_inputs_that_are_all_dead_break_nothing(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    assert compress(method, weight, scaled(statistics, 0.0)).format.dequantize().isfinite().all()
+
+
+def test_a_weight_of_zeros_stays_finite(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    found = compress(method, torch.zeros_like(weight), statistics).format.dequantize()
+    assert not found.any()
+
+
+def test_the_audit_is_made_of_json_scalars(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    audit = compress(method, weight, statistics).audit
+    assert all(value is None or type(value) in (bool, int, float, str) for value in audit.values())
+    assert method.needs is Statistic.NONE or audit["dead_inputs"] == len(DEAD)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_weight_that_is_not_finite_is_refused(
+    method: Method, weight: Tensor, statistics: Statistics, bad: float
+) -> None:
+    weight[5, 7] = bad
+    with pytest.raises(ValueError, match="1 of 3312 weights are NaN or infinite"):
+        compress(method, weight, statistics)
+
+
+def test_statistics_of_another_width_are_refused(method: Method, weight: Tensor, statistics: Statistics) -> None:
+    with pytest.raises(ValueError, match="statistics of 92 inputs for a weight of 90"):
+        compress(method, weight[:, :90], statistics)
+
+
+def test_less_statistics_than_needed_are_refused(method: Method, weight: Tensor) -> None:
+    if method.needs is Statistic.NONE:
+        pytest.skip("needs none")
+    with pytest.raises(ValueError, match=f"{method.name} needs {method.needs.name} statistics, got NONE"):
+        compress(method, weight, Statistics.none(92))
+
+
+def test_what_is_unsupported_is_refused_with_its_reason(method: Method) -> None:
+    reason = method.unsupported((1, 1))
+    if reason is None:
+        pytest.skip("takes any shape")
+    with pytest.raises(ValueError, match=reason.split(":")[0]):
+        compress(method, torch.ones(1, 1), Statistics.none(1))
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 2, 2)])
+def test_a_weight_that_is_no_matrix_is_refused(method: Method, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=f"{method.name} takes a weight"):
+        compress(method, torch.ones(shape), Statistics.none(4))
+
+
+def test_integers_are_refused(method: Method) -> None:
+    with pytest.raises(ValueError, match="got torch.int32"):
+        compress(method, torch.ones(2, 2, dtype=torch.int32), Statistics.none(2))
+
+
+def test_a_method_says_who_it_is(method: Method) -> None:
+    assert isinstance(method, Method)
+    assert method.title and isinstance(method.variant, str) and method.revision >= 1
+    assert (method.statistics_mode == "none") == (method.needs is Statistic.NONE)
