@@ -49,9 +49,8 @@ def notes(table: pd.DataFrame) -> list[str]:
 def _grid(table: pd.DataFrame, narrow: bool) -> Table:
     text, numbers, labels = formatted(table), number_headers(table), label_headers(table)
     if narrow:
-        text["method"] = [
-            ", ".join(c for c in cells if c not in ("", "none")) for cells in text[labels].to_numpy()
-        ]
+        names = [[cell for cell in cells if cell not in ("", "none")] for cells in text[labels].to_numpy()]
+        text["method"] = [", ".join(name) for name in names]
         labels = ["method"]
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if narrow else 1, 0, 0))
     for header in labels:

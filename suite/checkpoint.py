@@ -22,7 +22,7 @@ from suite.errors import CheckpointError
 from suite.files import link_or_copy, write_atomically
 from suite.models import Subject, quiet
 from suite.results import Size
-from suite.shards import FORMAT_VERSION, REST_NAME, file_sha256, read_shard, shard_name, write_shard
+from suite.shards import FORMAT_VERSION, REST_NAME, as_stored, file_sha256, read_shard, shard_name, write_shard
 
 MANIFEST_NAME = "manifest.json"
 
@@ -41,7 +41,7 @@ def write_rest(subject: Subject, folder: Path) -> Path:
     inside = tuple(f"{block.name}." for block in decoder_blocks(subject.model))
     tied = subject.model.all_tied_weights_keys
     rest = {
-        name: _stored(tensor, subject.storage_dtype)
+        name: as_stored(tensor, subject.storage_dtype)
         for name, tensor in subject.model.state_dict().items()
         if not name.startswith(inside) and name not in tied
     }
@@ -179,10 +179,6 @@ def _size(formats: dict[str, Format], others: dict[str, Tensor]) -> Size:
         total_parameters=parameters,
         sparsity=0.0,
     )
-
-
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
 
 
 def _belongs(path: Path, shards: Sequence[Path]) -> bool:

@@ -27,7 +27,7 @@ from suite.config import Cell
 from suite.files import write_atomically
 from suite.models import Subject
 from suite.progress import track
-from suite.shards import holds_shard, read_shard, shard_fingerprint, shard_name, write_shard
+from suite.shards import as_stored, holds_shard, read_shard, shard_fingerprint, shard_name, write_shard
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def _compress_block(
         formats[f"{full}.weight"] = result.format
         audits[full] = {**result.audit, **errors(layer.weight, decoded, statistics[name])}
     others = {
-        name: tensor.to(subject.storage_dtype) if tensor.is_floating_point() else tensor
+        name: as_stored(tensor, subject.storage_dtype)
         for name, tensor in _block_state(block).items()
         if name not in formats
     }

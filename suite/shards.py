@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -59,6 +60,12 @@ def read_shard(path: Path) -> tuple[dict[str, Format], dict[str, Tensor]]:
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({_short(error)}); remove it and run the recipe again") from None
     return formats, tensors
+
+
+def as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor that is kept as it is: in the model's storage dtype where that loses nothing, else untouched."""
+    low = tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
+    return low if low.to(tensor.dtype).equal(tensor) else tensor.detach()
 
 
 def holds_shard(path: Path, fingerprint: str) -> bool:

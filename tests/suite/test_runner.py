@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from kernels.linear import CompressedLinear
 from methods.nowag_p import NoWagP
@@ -231,3 +231,28 @@ def test_the_manifest_says_what_each_layer_went_through(run_with):
     assert list(manifest["layers"]) == names
     assert all(0 < audit["output_error"] < 1 for audit in manifest["layers"].values())
     assert json.loads(json.dumps(outcome.rows[2].audit))["layers"] == len(names)
+
+
+GROUPED = {"intermediate_size": 64, "num_key_value_heads": 2}
+FAMILIES = {
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 64},  # biases, learned positions
+    "qwen2": GROUPED,  # biases of query, key and value
+    "gemma2": {**GROUPED, "head_dim": 8},  # scaled tied embeddings, soft caps
+    "gpt_neox": {"intermediate_size": 64, "tie_word_embeddings": False},  # fused query, key and value
+    "phi3": {"intermediate_size": 64, "pad_token_id": 0},  # fused gate and up
+    "mixtral": {**GROUPED, "num_local_experts": 2},  # experts, which stay as they are
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_comes_back_from_disk_as_the_model_it_was(family, run_with, tokenizer, tmp_path):
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(family, **sizes, **FAMILIES[family], bos_token_id=0, eos_token_id=1)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).bfloat16().save_pretrained(tmp_path / family)
+    tokenizer.save_pretrained(tmp_path / family)
+    rows = run_with(models=str(tmp_path / family), methods={"dense": {}, "wanda": {}, "rtn": {"bits": 8}}).rows
+    assert [row.status for row in rows] == ["ok"] * 3
+    assert rows[0].quality.kl_mean < 1e-6 and rows[0].quality.top1_agreement == 1
+    assert rows[2].quality.kl_mean < rows[1].quality.kl_mean
+    assert bool(rows[0].audit["not_compressed"]) == (family == "mixtral")
