@@ -37,11 +37,12 @@ def first_inputs(model: nn.Module, tokens: Tensor, batch_size: int, device: torc
     tokens [sequences, length]. CalibrationError where the model does not call its blocks one after the other.
     """
     blocks = decoder_blocks(model)
+    body = getattr(model, "base_model", model)  # without the head, which has the most work of what is left
     batches: list[Batch] = []
     for start in range(0, len(tokens), batch_size):
         seen: list[tuple[Tensor, Call]] = []
         with _noting_calls(blocks, seen):
-            model(input_ids=tokens[start : start + batch_size], use_cache=False)
+            body(input_ids=tokens[start : start + batch_size], use_cache=False)
         if len(seen) != len(blocks):
             raise CalibrationError(
                 f"{type(model).__name__} ran {len(seen)} of its {len(blocks)} decoder blocks; this architecture "

@@ -91,21 +91,24 @@ class DenseReference:
             kept = torch.empty(logits.shape, dtype=torch.float16)
             for rows in _chunks(len(logits)):
                 kept[rows] = logits[rows].log_softmax(-1).half().cpu()
-            tensors = {"log_probabilities": kept, "top": logits.argmax(-1).cpu()}
+            norm = torch.cat([kept[rows].float().logsumexp(-1) for rows in _chunks(len(kept))])
+            tensors = {"log_probabilities": kept, "log_norm": norm, "top": logits.argmax(-1).cpu()}
             write_atomically(self._path(index), save(tensors))
 
-    def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """One window's log-probabilities [length - 1, vocabulary] and most likely tokens [length - 1]."""
-        tensors = load_file(self._path(index))
-        return tensors["log_probabilities"], tensors["top"]
+    def read(self, index: int) -> dict[str, Tensor]:
+        """One window: `log_probabilities` [length - 1, vocabulary], the log of their sum `log_norm` [length - 1],
+        and the most likely tokens `top` [length - 1].
+        """
+        tensors: dict[str, Tensor] = load_file(self._path(index))
+        return tensors
 
     def _path(self, index: int) -> Path:
         return self.folder / f"window_{index:04d}.safetensors"
 
     def _readable(self, index: int) -> bool:
         try:
-            return self.read(index)[0].ndim == 2
-        except (OSError, SafetensorError, KeyError):
+            return self.read(index).keys() == {"log_probabilities", "log_norm", "top"}
+        except (OSError, SafetensorError):
             return False
 
 
@@ -115,15 +118,16 @@ class _Tally:
     kl: list[Tensor] = field(default_factory=list)  # by chunk of tokens
     agree: int = 0
 
-    def add(self, logits: Tensor, targets: Tensor, dense: Tensor, dense_top: Tensor) -> None:
-        """One window: logits and dense log-probabilities [length - 1, vocabulary], the rest [length - 1]."""
-        self.agree += int((logits.argmax(-1).cpu() == dense_top).sum())
+    def add(self, logits: Tensor, targets: Tensor, dense: dict[str, Tensor]) -> None:
+        """One window: logits [length - 1, vocabulary], targets [length - 1], and what DenseReference reads."""
+        self.agree += int((logits.argmax(-1).cpu() == dense["top"]).sum())
         total = 0.0
         for rows in _chunks(len(logits)):
             log_q = logits[rows].log_softmax(-1)
-            log_p = dense[rows].to(log_q.device).float().log_softmax(-1)
+            log_p = dense["log_probabilities"][rows].float() - dense["log_norm"][rows, None]
+            log_p = log_p.to(log_q.device)
             total -= float(log_q.gather(1, targets[rows, None]).double().sum())
-            self.kl.append((log_p.exp() * (log_p - log_q)).sum(-1).cpu())
+            self.kl.append((log_p.exp() * log_p.sub_(log_q)).sum(-1).cpu())
         self.nll.append(total)
 
 
@@ -134,7 +138,7 @@ def measure(model: nn.Module, windows: Windows, dense: DenseReference, device: t
     model.to(device)
     for index in track(range(len(windows.tokens)), "evaluation"):
         tokens = windows.tokens[index]
-        tally.add(_logits(model, tokens, device), tokens[1:].to(device), *dense.read(index))
+        tally.add(_logits(model, tokens, device), tokens[1:].to(device), dense.read(index))
     nll, kl = sum(tally.nll), torch.cat(tally.kl).double()
     return Quality(
         perplexity=math.exp(min(nll / windows.scored, 700.0)),
