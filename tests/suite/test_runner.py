@@ -1,7 +1,6 @@
 """A recipe end to end on a tiny model: rows, resuming, failing, and what the files say."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,34 +16,9 @@ from suite.checkpoint import export_dense, load_cell, read_manifest
 from suite.config import Recipe
 from suite.errors import CheckpointError, ConfigError, EnvironmentProblem, ResultError
 from suite.prepare import pick_device
-from suite.results import Row
 from suite.runner import Options, run
 
-
-@pytest.fixture(autouse=True)
-def no_tracking(monkeypatch):
-    """MLflow has its own tests; here a recorder stands in, so that each run does not lay out a database."""
-
-    @dataclass
-    class Recorder:
-        out: Path
-        uri: str
-        experiment: str = ""
-        recipe_text: str = ""
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def record(self, row, artifacts):
-            assert isinstance(row, Row)
-
-        def pending(self):
-            return []
-
-    monkeypatch.setattr(runner, "Tracker", Recorder)
+pytestmark = pytest.mark.usefixtures("no_tracking")
 
 
 @pytest.fixture

@@ -1,0 +1,52 @@
+"""The same recipe on a CPU and on a GPU: the same rows, up to rounding."""
+
+import pytest
+import torch
+
+from suite.checkpoint import load_cell
+from suite.config import Recipe
+from suite.runner import Options, run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.usefixtures("no_tracking"),
+]
+
+METHODS = {
+    "dense": {},
+    "magnitude": {"sparsity": "2:4"},
+    "wanda": {"sparsity": [0.5, "4:8"]},
+    "nowag-p": {"sparsity": [0.5, "2:4"]},
+    "rtn": {"bits": 3, "group_size": 16},
+    "nowag-vq": {"bits": 1, "dim": 4, "iterations": 10},
+}
+
+
+@pytest.fixture
+def outcomes(recipe_values, tmp_path):
+    recipe = Recipe.model_validate(recipe_values | {"methods": METHODS})
+    return [run(recipe, Options(tmp_path / device, offline=True, device=device)) for device in ("cpu", "cuda")]
+
+
+def test_a_gpu_measures_what_a_cpu_measures(outcomes):
+    for on_cpu, on_gpu in zip(*(outcome.rows for outcome in outcomes), strict=True):
+        assert on_gpu.status == "ok" and on_gpu.size.stored_bytes == on_cpu.size.stored_bytes
+        if on_cpu.method != "nowag-vq":  # its seeding draws other random numbers on a GPU
+            assert on_gpu.quality.perplexity == pytest.approx(on_cpu.quality.perplexity, rel=1e-3)
+
+
+def test_a_gpu_keeps_and_rounds_as_a_cpu_does(outcomes):
+    for on_cpu, on_gpu in zip(*(outcome.rows for outcome in outcomes), strict=True):
+        if on_cpu.method == "nowag-vq" or on_cpu.statistics_mode == "sequential":
+            continue
+        cells = [
+            load_cell(o.folder / "cells" / r.cell_id) for o, r in zip(outcomes, (on_cpu, on_gpu), strict=True)
+        ]
+        one, two = (torch.cat([p.flatten() for p in cell.model.model.layers.parameters()]) for cell in cells)
+        assert (one - two).abs().gt(1e-4 * one.abs().max()).float().mean() <= 1e-4
+
+
+def test_vector_quantisation_reaches_the_same_loss_on_both(outcomes):
+    losses = [o.rows[-1].audit["output_error"]["mean"] for o in outcomes]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
