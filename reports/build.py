@@ -18,7 +18,7 @@ from suite.results import Row
 DETAILS = ("settings", "audit", "size", "quality", "cost", "environment")
 IDENTITY = (
     *("row_id", "cell_id", "recipe", "recipe_sha256", "model_fingerprint", "ledger", "calibration_tokens"),
-    *("protocol", "protocol_id", "created"),
+    *("protocol", "protocol_id", "evaluated_tokens", "created"),
 )
 
 
@@ -76,7 +76,8 @@ def _section(part: pd.DataFrame) -> dict[str, Any]:
 def _details(row: Row) -> dict[str, Any]:
     values = row.model_dump(mode="json", exclude={"quality": {"window_nll"}})
     return {
-        "name": f"{row.title} {row.variant}, {row.statistics_mode}, seed {row.seed}",
+        "name": " ".join(filter(None, (row.title, row.variant)))
+        + f", statistics {row.statistics_mode}, seed {row.seed}",
         "status": row.status,
         "reason": row.reason,
         "identity": {key: values[key] for key in IDENTITY if values[key] is not None},

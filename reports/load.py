@@ -23,7 +23,7 @@ LABELS = (
         "method",
     ),
     *("title", "variant", "statistics_mode", "seed", "calibration", "calibration_tokens", "ledger"),
-    *("protocol", "protocol_id", "created"),
+    *("protocol", "protocol_id", "evaluated_tokens", "created"),
 )
 
 

@@ -74,7 +74,8 @@ def _prepare(recipe: Recipe, model: str, offline: bool) -> Prepared:
     windows = []
     for protocol in recipe.evaluation:
         texts = _texts(protocol.source, protocol.split, offline)
-        windows.append(cut_windows(texts.documents, subject.tokenizer, protocol))
+        named = protocol.model_copy(update={"split": texts.split})
+        windows.append(cut_windows(texts.documents, subject.tokenizer, named))
     cells = tuple(cell for cell in recipe.cells() if cell.model == model)
     return Prepared(
         model=model,
@@ -95,10 +96,11 @@ def _draw_entries(
         if budget is None or key in entries:
             continue
         texts = _texts(budget.source, budget.split, offline)
-        entry = draw(texts.documents, texts.sha256, subject.tokenizer, budget, cell.seed)
-        for protocol, cut in zip(recipe.evaluation, windows, strict=True):
+        named = budget.model_copy(update={"split": texts.split})
+        entry = draw(texts.documents, texts.sha256, subject.tokenizer, named, cell.seed)
+        for cut in windows:
             if not recipe.allow_overlap:
-                names = f"calibration on {budget.source}, evaluation on {protocol.source}"
+                names = f"calibration on {budget.source}, evaluation on {cut.protocol.source}"
                 refuse_leaks(entry.text(texts.documents), cut.texts, names)
         if int(entry.tokens.max()) >= _vocabulary(subject):
             raise CalibrationError(f"{subject.name}: the tokenizer's ids do not fit the model's embedding table")

@@ -30,7 +30,9 @@ ROWS = 128  # tokens whose [vocabulary] rows are worked on at a time: they stay 
 class Windows:
     """The tokens of a protocol under one tokenizer, and how much text they are."""
 
-    id: str  # hash of the protocol and the tokens
+    protocol: Protocol
+    protocol_id: str  # hash of the rule and the text: the same for every model
+    tokens_id: str  # hash of the tokens, which depend on the tokenizer too
     tokens: Tensor  # [windows, length] int64
     words: int  # white-space words that the scored tokens cover
     bytes: int  # UTF-8 bytes that the scored tokens cover
@@ -62,8 +64,11 @@ def cut_windows(documents: Sequence[str], tokenizer: Tokenizer, protocol: Protoc
     cuts = [range(i * step, (i + 1) * step) for i in range(count)]
     tokens = torch.tensor([bos * each + [ids[i] for i in cut] for cut in cuts])
     scored = [text[offsets[cut[0 if each else 1]][0] : offsets[cut[-1]][1]] for cut in cuts]
+    rule = protocol.model_dump(mode="json", exclude={"source", "split"})
     return Windows(
-        id=digest([protocol.model_dump(mode="json"), hashlib.sha256(tokens.numpy().tobytes()).hexdigest()])[:16],
+        protocol=protocol,
+        protocol_id=digest([rule, hashlib.sha256(text.encode()).hexdigest()])[:16],
+        tokens_id=hashlib.sha256(tokens.numpy().tobytes()).hexdigest()[:16],
         tokens=tokens,
         words=sum(len(piece.split()) for piece in scored),
         bytes=sum(len(piece.encode()) for piece in scored),
@@ -127,7 +132,8 @@ class _Tally:
             log_p = dense["log_probabilities"][rows].float() - dense["log_norm"][rows, None]
             log_p = log_p.to(log_q.device)
             total -= float(log_q.gather(1, targets[rows, None]).double().sum())
-            self.kl.append((log_p.exp() * log_p.sub_(log_q)).sum(-1).cpu())
+            kl = (log_p.exp() * log_p.sub_(log_q)).sum(-1)  # [rows]
+            self.kl.append(kl.clamp_min_(0).cpu())  # below zero is rounding
         self.nll.append(total)
 
 

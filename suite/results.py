@@ -91,7 +91,8 @@ class Row(Record):
     calibration_tokens: int
     ledger: str | None = Field(description="id of the ledger entry, a hash of its tokens")
     protocol: str = Field(description="the evaluation protocol in words")
-    protocol_id: str
+    protocol_id: str = Field(description="hash of the protocol's rule and text, the same for every model")
+    evaluated_tokens: str = Field(description="hash of the tokens that were scored and their context")
     size: Size | None = None
     quality: Quality | None = None
     cost: Cost | None = None

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from suite.audit import summary
 from suite.checkpoint import MANIFEST_NAME, Loaded, finish, is_finished, load_cell, write_rest
 from suite.compress import Job, group_key, walk
-from suite.config import Cell, Protocol, Recipe, digest
+from suite.config import Cell, Recipe, digest
 from suite.environment import describe
 from suite.errors import CheckpointError, ResultError
 from suite.files import write_atomically
@@ -122,8 +122,7 @@ class _Study:
     def _references(self, model: Prepared, subject: Subject) -> list[DenseReference]:
         references = []
         for cut in model.windows:
-            name = f"{subject.fingerprint[:16]}-{cut.id}"
-            reference = DenseReference(self.folder / "dense" / name)
+            reference = DenseReference(self.folder / "dense" / f"{subject.fingerprint[:16]}-{cut.tokens_id}")
             reference.prepare(subject.model.to(self.device), cut, self.device)
             references.append(reference)
         subject.model.to("cpu")
@@ -155,8 +154,8 @@ class _Study:
                     loaded = load_cell(job.folder)
             except CheckpointError as error:
                 job.trouble = f"failed: {error}"
-        for number, (protocol, cut) in enumerate(zip(self.recipe.evaluation, model.windows, strict=True)):
-            row = self._row(subject, job, model.entry(job.cell), protocol, cut)
+        for number, cut in enumerate(model.windows):
+            row = self._row(subject, job, model.entry(job.cell), cut)
             if loaded is None:
                 status, _, reason = (job.trouble or "failed: unknown").partition(": ")
                 row = row.model_copy(update={"status": status, "reason": reason})
@@ -180,7 +179,7 @@ class _Study:
             return row.model_copy(update={**facts, "quality": quality})
         return row.model_copy(update={**facts, "status": "void", "reason": "the model's output is not finite"})
 
-    def _row(self, subject: Subject, job: Job, entry: Entry | None, protocol: Protocol, cut: Windows) -> Row:
+    def _row(self, subject: Subject, job: Job, entry: Entry | None, cut: Windows) -> Row:
         cell = job.cell
         return Row(
             row_id=row_id(job, cut),
@@ -197,11 +196,12 @@ class _Study:
             settings=cell.settings,
             statistics_mode=cell.mode,
             seed=cell.seed,
-            calibration=cell.budget.describe() if cell.budget else None,
+            calibration=entry.budget.describe() if entry else None,
             calibration_tokens=entry.count if entry else 0,
             ledger=entry.id if entry else None,
-            protocol=f"{protocol.describe()}, {ARITHMETIC}",
-            protocol_id=cut.id,
+            protocol=f"{cut.protocol.describe()}, {ARITHMETIC}",
+            protocol_id=cut.protocol_id,
+            evaluated_tokens=cut.tokens_id,
             environment=describe() | {"device": str(self.device)},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -209,7 +209,7 @@ class _Study:
 
 def row_id(job: Job, cut: Windows) -> str:
     """One cell under one protocol."""
-    return digest([job.id, cut.id])[:16]
+    return digest([job.id, cut.protocol_id, cut.tokens_id])[:16]
 
 
 def _groups(jobs: list[Job]) -> list[list[Job]]:

@@ -104,6 +104,7 @@ def _tags(row: Row) -> dict[str, str]:
         "method": row.method,
         "ledger": row.ledger,
         "protocol_id": row.protocol_id,
+        "evaluated_tokens": row.evaluated_tokens,
         "protocol": row.protocol,
         "machine": row.environment.get("machine"),
         "mlflow.source.git.commit": row.environment.get("commit"),

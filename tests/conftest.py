@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "ledger": "led9e4",
     "protocol": "wiki[validation], joined by '\\n\\n', 8 windows of 512",
     "protocol_id": "proto12345678",
+    "evaluated_tokens": "tokens123456",
     "environment": {"machine": "Test CPU, 2 cores, 8 GiB", "commit": "c0ffee"},
     "created": "2030-01-02T03:04:05+00:00",
 }

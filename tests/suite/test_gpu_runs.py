@@ -32,21 +32,15 @@ def outcomes(recipe_values, tmp_path):
 def test_a_gpu_measures_what_a_cpu_measures(outcomes):
     for on_cpu, on_gpu in zip(*(outcome.rows for outcome in outcomes), strict=True):
         assert on_gpu.status == "ok" and on_gpu.size.stored_bytes == on_cpu.size.stored_bytes
-        if on_cpu.method != "nowag-vq":  # its seeding draws other random numbers on a GPU
-            assert on_gpu.quality.perplexity == pytest.approx(on_cpu.quality.perplexity, rel=1e-3)
+        assert on_gpu.quality.perplexity == pytest.approx(on_cpu.quality.perplexity, rel=1e-3)
 
 
 def test_a_gpu_keeps_and_rounds_as_a_cpu_does(outcomes):
     for on_cpu, on_gpu in zip(*(outcome.rows for outcome in outcomes), strict=True):
-        if on_cpu.method == "nowag-vq" or on_cpu.statistics_mode == "sequential":
-            continue
+        if on_cpu.statistics_mode == "sequential":
+            continue  # a weight that falls the other way in one block moves all statistics after it
         cells = [
             load_cell(o.folder / "cells" / r.cell_id) for o, r in zip(outcomes, (on_cpu, on_gpu), strict=True)
         ]
         one, two = (torch.cat([p.flatten() for p in cell.model.model.layers.parameters()]) for cell in cells)
         assert (one - two).abs().gt(1e-4 * one.abs().max()).float().mean() <= 1e-4
-
-
-def test_vector_quantisation_reaches_the_same_loss_on_both(outcomes):
-    losses = [o.rows[-1].audit["output_error"]["mean"] for o in outcomes]
-    assert losses[1] == pytest.approx(losses[0], rel=0.05)

@@ -96,10 +96,11 @@ def test_bos_in_each_window_makes_every_text_token_count(documents, tokenizer, w
     assert with_bos.tokens[:, 1:].flatten().tolist() == windows.tokens.flatten().tolist()[: 3 * 31]
 
 
-def test_the_id_follows_tokens_and_protocol(documents, tokenizer, windows):
-    assert cut_windows(documents, tokenizer, protocol()).id == windows.id
-    assert cut_windows(documents, tokenizer, protocol(windows=2)).id != windows.id
-    assert cut_windows(documents[1:], tokenizer, protocol()).id != windows.id
+def test_the_protocol_is_the_same_for_every_name_and_tokenizer_and_no_other_rule(documents, tokenizer, windows):
+    renamed = cut_windows(documents, tokenizer, protocol(source="elsewhere", split="test"))
+    assert (renamed.protocol_id, renamed.tokens_id) == (windows.protocol_id, windows.tokens_id)
+    assert cut_windows(documents, tokenizer, protocol(windows=2)).protocol_id != windows.protocol_id
+    assert cut_windows(documents[1:], tokenizer, protocol()).protocol_id != windows.protocol_id
 
 
 def test_too_little_text_says_how_much_there_is(documents, tokenizer):
