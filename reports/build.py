@@ -76,8 +76,7 @@ def _section(part: pd.DataFrame) -> dict[str, Any]:
 def _details(row: Row) -> dict[str, Any]:
     values = row.model_dump(mode="json", exclude={"quality": {"window_nll"}})
     return {
-        "name": " ".join(filter(None, (row.title, row.variant)))
-        + f", statistics {row.statistics_mode}, seed {row.seed}",
+        "name": f"{row.label}, statistics {row.statistics_mode}, seed {row.seed}",
         "status": row.status,
         "reason": row.reason,
         "identity": {key: values[key] for key in IDENTITY if values[key] is not None},

@@ -90,7 +90,7 @@ def run(
     from suite.environment import check_installation
 
     check_installation()
-    from suite.config import load_recipe
+    from suite.recipe_file import load_recipe
     from suite.runner import Options
     from suite.runner import run as run_recipe
 

@@ -8,13 +8,10 @@ import difflib
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from methods import METHODS, method_named
@@ -62,7 +59,8 @@ class Tokens(Strict):
 
     @property
     def _text(self) -> str:
-        return self.source + (f"[{self.split}]" if self.split else "")
+        name = self.source if self.source.startswith("hub:") else self.source.rpartition("/")[2]
+        return name if self.split in (None, "all") else f"{name}[{self.split}]"
 
 
 class Budget(Tokens):
@@ -212,57 +210,7 @@ def build_method(name: str, settings: dict[str, Any]) -> tuple[Method, Mode]:
     try:
         return method_class(**settings), mode
     except ValidationError as error:
-        raise ConfigError(_first_error(error, f"methods.{name}")) from None
-
-
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read, override and validate a recipe. Every fault is a ConfigError of one line with path and key."""
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
-    except FileNotFoundError:
-        raise ConfigError(f"no recipe {path}: give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
-    try:
-        for override in overrides:
-            apply_override(values, override)
-        recipe = Recipe.model_validate(values)
-        recipe.cells()
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_error(error)}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return recipe
-
-
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Put `methods.rtn.bits=3` into the tree, in place. Under a list of mappings it applies to each of them."""
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise ConfigError(f"--set {override!r}: write it as path.to.key=value")
-    try:
-        value = yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value") from None
-    _put(values, path.split("."), value, override)
-
-
-def _put(tree: Any, keys: list[str], value: Any, override: str) -> None:
-    if isinstance(tree, list):
-        for branch in tree:
-            _put(branch, keys, value, override)
-    elif not isinstance(tree, dict):
-        raise ConfigError(f"--set {override!r}: there is no mapping at {keys[0]!r} to put it in")
-    elif len(keys) == 1:
-        tree[keys[0]] = value
-    else:
-        if tree.get(keys[0]) is None:
-            tree[keys[0]] = {}
-        _put(tree[keys[0]], keys[1:], value, override)
+        raise ConfigError(first_error(error, f"methods.{name}")) from None
 
 
 def digest(value: Any) -> str:
@@ -270,7 +218,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _first_error(error: ValidationError, prefix: str = "") -> str:
+def first_error(error: ValidationError, prefix: str = "") -> str:
+    """The first fault that pydantic found, in one line: where, what is wrong, what was given."""
     first = error.errors()[0]
     where = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
     message = first["msg"].removeprefix("Value error, ")
@@ -278,23 +227,3 @@ def _first_error(error: ValidationError, prefix: str = "") -> str:
     given = first.get("input")
     shown = "" if isinstance(given, Mapping) or first["type"] == "value_error" else f" (given: {given!r})"
     return f"{where or 'recipe'}: {message}{shown}"
-
-
-class _RecipeLoader(yaml.SafeLoader):
-    """YAML as people mean it: `2:4` is a pattern, not a base-60 number, and `1e-4` is a number."""
-
-
-_RecipeLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float", ":timestamp"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789")
-)
-_RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.inf)$|^\.nan$"
-    ),
-    list("-+0123456789."),
-)

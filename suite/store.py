@@ -47,7 +47,10 @@ class Store:
         created = int(datetime.fromisoformat(row.created).timestamp() * 1000)
         tags = {"mlflow.parentRunId": parent_id, "study": self.study["study"], **_tags(row)}
         run = self.client.create_run(
-            self.experiment_id, created - int(cost * 1000), tags, f"{row.title} {row.variant} seed {row.seed}"
+            self.experiment_id,
+            created - int(cost * 1000),
+            tags,
+            f"{row.label} seed {row.seed}",
         )
         run_id = str(run.info.run_id)
         metrics = [Metric(name, value, created, 0) for name, value in _metrics(row).items()]

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from methods import METHODS
-from suite.config import Cell, Recipe, apply_override, load_recipe
+from suite.config import Cell, Recipe
 from suite.errors import ConfigError
+from suite.recipe_file import apply_override, load_recipe
 
 
 def cells_of(values, write_recipe) -> list[Cell]:

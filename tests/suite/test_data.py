@@ -66,8 +66,8 @@ def test_boolq_splits_share_no_thirteen_words_in_a_row(boolq):
 
 
 def test_boolq_is_the_same_text_for_everybody(boolq):
-    assert boolq["calibration"].sha256 == "da4012277236374446e91c17c7429e058bd9085b14b8801794be3cb97047a1a2"
-    assert boolq["heldout"].sha256 == "707d9166615ef63ef4ba41f69a8b4a06854f08736e1fb25b8e3f2fd01bef55aa"
+    assert boolq["calibration"].sha256 == "49e388d7384e7c1f9c081e2f1106c7ad70a209e47972a85d15358fb08b1d7e2d"
+    assert boolq["heldout"].sha256 == "4422dd3a1047852e52f577ce6f5cd0eb0ca944cecd7353a91e5659581c28cb5c"
 
 
 def test_xsum_has_each_article_once_and_none_that_is_empty(wheel):

@@ -1,0 +1,82 @@
+"""Recipe files: YAML read as people mean it, overrides put in, every fault one line with path and key."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from suite.config import Recipe, first_error
+from suite.errors import ConfigError
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and validate a recipe. Every fault is a ConfigError of one line with path and key."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise ConfigError(f"no recipe {path}: give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    try:
+        for override in overrides:
+            apply_override(values, override)
+        recipe = Recipe.model_validate(values)
+        recipe.cells()
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {first_error(error)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return recipe
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put `methods.rtn.bits=3` into the tree, in place. Under a list of mappings it applies to each of them."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override!r}: write it as path.to.key=value")
+    try:
+        value = yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value") from None
+    _put(values, path.split("."), value, override)
+
+
+def _put(tree: Any, keys: list[str], value: Any, override: str) -> None:
+    if isinstance(tree, list):
+        for branch in tree:
+            _put(branch, keys, value, override)
+    elif not isinstance(tree, dict):
+        raise ConfigError(f"--set {override!r}: there is no mapping at {keys[0]!r} to put it in")
+    elif len(keys) == 1:
+        tree[keys[0]] = value
+    else:
+        if tree.get(keys[0]) is None:
+            tree[keys[0]] = {}
+        _put(tree[keys[0]], keys[1:], value, override)
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML as people mean it: `2:4` is a pattern, not a base-60 number, and `1e-4` is a number."""
+
+
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789")
+)
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.inf)$|^\.nan$"
+    ),
+    list("-+0123456789."),
+)
