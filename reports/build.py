@@ -41,7 +41,7 @@ def _markdown(flat: pd.DataFrame) -> str:
         "\n\n".join([caption(part), render_markdown(comparison(part)), *part["model_note"].dropna().unique()])
         for part in parts(flat)
     ]
-    return f"# {_title(flat)}\n\n" + "\n".join(sections)
+    return f"# {_title(flat)}\n\n" + "\n\n".join(section.rstrip() for section in sections) + "\n"
 
 
 def _page(rows: Sequence[Row], flat: pd.DataFrame) -> str:
