@@ -127,17 +127,13 @@ class Recipe(Strict):
 
     def cells(self) -> list["Cell"]:
         """Every cell of the recipe, in its order; equal ones (two budgets for a method without data) once."""
-        variants = list(self._variants())
-        unfolded = [
-            Cell(model, method, None, seeds[0], "none")
-            if method.needs is Statistic.NONE
-            else Cell(model, method, budget, seed, mode)
-            for model in self.models
-            for method, mode in variants
-            for seeds in [self.seeds]
-            for budget in self.calibration
-            for seed in seeds
-        ]
+        unfolded: list[Cell] = []
+        for model, (method, mode) in itertools.product(self.models, list(self._variants())):
+            if method.needs is Statistic.NONE:
+                unfolded.append(Cell(model, method, None, self.seeds[0], "none"))
+            else:
+                draws = itertools.product(self.calibration, self.seeds)
+                unfolded += [Cell(model, method, budget, seed, mode) for budget, seed in draws]
         return list(dict.fromkeys(unfolded))
 
     def _variants(self) -> Iterator[tuple[Method, Mode]]:

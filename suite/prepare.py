@@ -71,6 +71,7 @@ def pick_device(name: str) -> torch.device:
 
 def _prepare(recipe: Recipe, model: str, offline: bool) -> Prepared:
     subject = subject_of(model, offline)
+    _refuse_beyond_context(recipe, subject)
     windows = []
     for protocol in recipe.evaluation:
         texts = _texts(protocol.source, protocol.split, offline)
@@ -106,6 +107,17 @@ def _draw_entries(
             raise CalibrationError(f"{subject.name}: the tokenizer's ids do not fit the model's embedding table")
         entries[key] = entry
     return entries
+
+
+def _refuse_beyond_context(recipe: Recipe, subject: Subject) -> None:
+    """ConfigError for sequences with more positions than the model was made for."""
+    positions = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
+    for key, tokens in [("calibration", recipe.calibration), ("evaluation", recipe.evaluation)]:
+        longest = max(one.length for one in tokens)
+        if positions and longest > positions:
+            raise ConfigError(
+                f"{key}.length is {longest}, but {subject.name} has {positions} positions; lower {key}.length"
+            )
 
 
 def _unfit(subject: Subject, cell: Cell) -> str | None:
