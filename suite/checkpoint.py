@@ -19,10 +19,10 @@ from kernels.linear import CompressedLinear
 from suite.architecture import decoder_blocks, untouched
 from suite.compress import Job, notes_path
 from suite.errors import CheckpointError
-from suite.files import link_or_copy, write_atomically
+from suite.files import file_sha256, link_or_copy, write_atomically
 from suite.models import Subject, quiet
 from suite.results import Size
-from suite.shards import FORMAT_VERSION, REST_NAME, as_stored, file_sha256, read_shard, shard_name, write_shard
+from suite.shards import FORMAT_VERSION, REST_NAME, as_stored, read_shard, shard_name, write_shard
 
 MANIFEST_NAME = "manifest.json"
 
@@ -119,14 +119,13 @@ def load_cell(folder: Path, *, compressed: bool = False) -> Loaded:
         found, others = read_shard(folder / file)
         formats |= found
         state |= others
-    size = _size(formats, state)
-    state |= {name: stored.dequantize() for name, stored in formats.items()}
-    zeros = sum(int((state[name] == 0).sum()) for name in formats)
-    model = _build(folder, state)
+    decoded = {name: stored.dequantize() for name, stored in formats.items()}
+    size = _size(formats, state, zeros=sum(int((weight == 0).sum()) for weight in decoded.values()))
+    model = _build(folder, state | decoded)
     if compressed:
         for name, stored in formats.items():
             _swap(model, name.removesuffix(".weight"), stored)
-    return Loaded(model, manifest, size.model_copy(update={"sparsity": zeros / size.compressed_parameters}))
+    return Loaded(model, manifest, size)
 
 
 def export_dense(folder: Path, to: Path) -> Path:
@@ -163,7 +162,7 @@ def _swap(model: nn.Module, name: str, stored: Format) -> None:
     setattr(model.get_submodule(parent), attribute, CompressedLinear(stored, bias))
 
 
-def _size(formats: dict[str, Format], others: dict[str, Tensor]) -> Size:
+def _size(formats: dict[str, Format], others: dict[str, Tensor], zeros: int) -> Size:
     weights = sum(stored.shape[0] * stored.shape[1] for stored in formats.values())
     bits = sum(stored.storage_bits() for stored in formats.values())
     named = sum(stored.nominal_bits * stored.shape[0] * stored.shape[1] for stored in formats.values())
@@ -177,7 +176,7 @@ def _size(formats: dict[str, Format], others: dict[str, Tensor]) -> Size:
         model_bytes=whole // 8,
         compressed_parameters=weights,
         total_parameters=parameters,
-        sparsity=0.0,
+        sparsity=zeros / weights,
     )
 
 

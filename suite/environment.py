@@ -22,6 +22,7 @@ from typing import Any
 from packaging.version import Version
 
 from suite.errors import EnvironmentProblem
+from suite.files import nearest_existing
 
 DISTRIBUTION = "nowag-bench"
 FOREIGN = "kernels"  # the Hub's kernel loader: another distribution that owns the import name of ours
@@ -176,8 +177,7 @@ def _memory() -> Check:
 
 
 def _space(name: str, directory: Path) -> Check:
-    there = next(parent for parent in (directory, *directory.resolve().parents) if parent.exists())
-    free = shutil.disk_usage(there).free / GIB
+    free = shutil.disk_usage(nearest_existing(directory)).free / GIB
     remedy = "" if free >= FREE_GIB else f"free space or choose another directory; {FREE_GIB:.0f} GiB is safe"
     return Check(f"disk for {name}", free >= FREE_GIB, f"{free:.1f} GiB free at {directory}", remedy)
 

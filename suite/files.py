@@ -1,5 +1,6 @@
 """Files that are either whole or not there: write beside, sync, rename."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -16,9 +17,19 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    finally:
+        Path(name).unlink(missing_ok=True)  # there only if something went wrong before the rename
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself if it is there, else the closest of its parents that is."""
+    return next(parent for parent in (path, *path.resolve().parents) if parent.exists())
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -2,7 +2,7 @@
 
 A budget is drawn as spans of text first and tokenised second. The order in which documents are taken depends on
 the seed alone, so two tokenizers read the same text from the same place; only where a sequence ends differs. An
-entry keeps the spans, the token ids themselves and hashes of both, and is never drawn again once it is written.
+entry keeps the spans, the token ids themselves and hashes of both; drawing it again gives the same entry.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from suite.config import Budget, digest
+from suite.config import Budget
 from suite.errors import CalibrationError
 from suite.files import write_atomically
 
@@ -92,8 +92,12 @@ def draw(documents: Sequence[str], source_sha256: str, tokenizer: Tokenizer, bud
     spans_of = tuple(spans for spans, _ in sequences)
     entry = Entry("", budget, seed, bos, source_sha256, "", spans_of, tokens)
     text_sha256 = hashlib.sha256("\0".join(entry.text(documents)).encode()).hexdigest()
-    identity = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
-    return Entry(identity[:16], budget, seed, bos, source_sha256, text_sha256, spans_of, tokens)
+    return Entry(tokens_hash(tokens), budget, seed, bos, source_sha256, text_sha256, spans_of, tokens)
+
+
+def tokens_hash(tokens: Tensor) -> str:
+    """What names a set of tokens [sequences, length] int64: sixteen digits of their sha256."""
+    return hashlib.sha256(tokens.numpy().tobytes()).hexdigest()[:16]
 
 
 def wants_bos(tokenizer: Tokenizer, asked: bool | None) -> bool:
@@ -182,7 +186,6 @@ def save_entry(entry: Entry, folder: Path) -> Path:
     write_atomically(folder / f"{entry.id}.safetensors", save({"tokens": entry.tokens}))
     record = {
         "id": entry.id,
-        "draw": draw_key(entry.budget, entry.seed, entry.source_sha256),
         "budget": entry.budget.model_dump(mode="json"),
         "seed": entry.seed,
         "bos": entry.bos,
@@ -196,11 +199,6 @@ def save_entry(entry: Entry, folder: Path) -> Path:
     return path
 
 
-def draw_key(budget: Budget, seed: int, source_sha256: str) -> str:
-    """What a draw depends on, apart from the tokenizer."""
-    return digest({"budget": budget.model_dump(mode="json"), "seed": seed, "source": source_sha256})[:16]
-
-
 def load_entry(path: Path) -> Entry:
     """Read an entry back and check its tokens against its id; CalibrationError if either file was damaged."""
     try:
@@ -210,7 +208,7 @@ def load_entry(path: Path) -> Entry:
         budget = Budget.model_validate(record["budget"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CalibrationError(f"ledger entry {path} cannot be read ({error}); remove it to draw anew") from None
-    if hashlib.sha256(tokens.numpy().tobytes()).hexdigest()[:16] != record["id"]:
+    if tokens_hash(tokens) != record["id"]:
         raise CalibrationError(f"ledger entry {path}: the tokens are not those of its id; remove it to draw anew")
     hashes = record["source_sha256"], record["text_sha256"]
     return Entry(record["id"], budget, record["seed"], record["bos"], *hashes, spans, tokens)

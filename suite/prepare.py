@@ -12,12 +12,13 @@ from torch import Tensor
 from suite.architecture import decoder_blocks, linears
 from suite.config import Budget, Cell, Recipe
 from suite.data import Texts, load_texts
+from suite.environment import GIB
 from suite.errors import CalibrationError, ConfigError, EnvironmentProblem
+from suite.files import nearest_existing
 from suite.ledger import Entry, draw, refuse_leaks
 from suite.models import Subject, load_model
 from suite.quality import Windows, cut_windows
 from suite.shards import REST_NAME
-from suite.speed import GIB
 
 LOG_PROBABILITY_BYTES = 2  # float16, one for each scored token and vocabulary entry
 
@@ -159,7 +160,7 @@ def _vocabulary(subject: Subject) -> int:
 
 def _refuse_full_disk(prepared: Sequence[Prepared], folder: Path) -> None:
     """EnvironmentProblem when the results, less what an earlier run left there, would not fit on the disk."""
-    there = next(parent for parent in [folder, *folder.resolve().parents] if parent.exists())
+    there = nearest_existing(folder)
     if not there.is_dir():
         raise ConfigError(f"--out: {there} is a file, so no results can go to {folder}; choose a directory")
     written = {f.stat().st_ino: f.stat().st_size for f in folder.rglob(f"*{Path(REST_NAME).suffix}")}

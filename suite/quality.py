@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from suite.config import Protocol, digest
 from suite.errors import CalibrationError
 from suite.files import write_atomically
-from suite.ledger import Tokenizer, encode, wants_bos
+from suite.ledger import Tokenizer, encode, tokens_hash, wants_bos
 from suite.progress import track
 from suite.results import Quality
 
@@ -68,7 +68,7 @@ def cut_windows(documents: Sequence[str], tokenizer: Tokenizer, protocol: Protoc
     return Windows(
         protocol=protocol,
         protocol_id=digest([rule, hashlib.sha256(text.encode()).hexdigest()])[:16],
-        tokens_id=hashlib.sha256(tokens.numpy().tobytes()).hexdigest()[:16],
+        tokens_id=tokens_hash(tokens),
         tokens=tokens,
         words=sum(len(piece.split()) for piece in scored),
         bytes=sum(len(piece.encode()) for piece in scored),
@@ -129,8 +129,8 @@ class _Tally:
         total = 0.0
         for rows in _chunks(len(logits)):
             log_q = logits[rows].log_softmax(-1)
-            log_p = dense["log_probabilities"][rows].float() - dense["log_norm"][rows, None]
-            log_p = log_p.to(log_q.device)
+            kept, norm = (dense[name][rows].to(log_q.device) for name in ("log_probabilities", "log_norm"))
+            log_p = kept.float() - norm[:, None]
             total -= float(log_q.gather(1, targets[rows, None]).double().sum())
             kl = (log_p.exp() * log_p.sub_(log_q)).sum(-1)  # [rows]
             self.kl.append(kl.clamp_min_(0).cpu())  # below zero is rounding

@@ -5,7 +5,6 @@ were. Its header names the formats and a fingerprint, so that a shard is either 
 there. The same inputs give the same bytes: nothing in it depends on time or machine.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,12 +73,6 @@ def holds_shard(path: Path, fingerprint: str) -> bool:
         return bool(_header(path)["fingerprint"] == fingerprint)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return False
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _header(path: Path) -> dict[str, Any]:

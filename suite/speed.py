@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-GIB = 2**30
+from suite.environment import GIB
 
 
 @dataclass
