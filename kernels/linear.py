@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernels.formats import Format
+from kernels.format import Format
 
 
 class CompressedLinear(nn.Module):

@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from kernels.formats import Dense
+from kernels.sparse import Dense
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.statistics import Statistic, Statistics
 

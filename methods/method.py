@@ -10,7 +10,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Generator, Tensor
 
-from kernels.formats import Format
+from kernels.format import Format
 from methods.statistics import Statistic, Statistics
 
 StatisticsMode = Literal["none", "dense", "sequential"]

@@ -1,20 +1,43 @@
-"""NoWag's normalisation (arXiv:2504.14569): columns to unit length, then rows; no mean is removed."""
+"""NoWag's normalisation (arXiv:2504.14569): columns to unit length, then rows; no mean is removed.
+
+Any method can be run on a normalised weight, or on one with its columns or rows alone normalised. H stays as it
+is: the error is measured on the normalised weights, which is NoWag's objective.
+"""
+
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from kernels.formats import stored
+from kernels.format import stored
 
 EPSILON = 1e-5
 
+Normalize = Annotated[
+    Literal["none", "columns", "rows", "nowag"],
+    Field(description="what is normalised before the method sees the weight; nowag: columns, then rows"),
+]
 
-def normalize(weight: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
-    """W [out, in] float32 -> W_bar [out, in] float32, r_out [out] and r_in [in] in `dtype`.
+
+def normalize(
+    weight: Tensor, dtype: torch.dtype = torch.float32, how: Normalize = "nowag"
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """W [out, in] float32 -> W_bar [out, in] float32, r_out [out] and r_in [in] in `dtype`, or None if left alone.
 
     W = W_bar * r_out[:, None] * r_in[None, :] holds for the norms as they are stored: each is rounded before
     anything is divided by it. ValueError when a norm overflows `dtype`.
     """
-    r_in = stored(weight.norm(dim=0) + EPSILON, dtype, "column norms")
-    scaled = weight / r_in.float()
-    r_out = stored(scaled.norm(dim=1) + EPSILON, dtype, "row norms")
-    return scaled / r_out.float()[:, None], r_out, r_in
+    r_out = r_in = None
+    if how in ("columns", "nowag"):
+        r_in = stored(weight.norm(dim=0) + EPSILON, dtype, "column norms")
+        weight = weight / r_in.float()
+    if how in ("rows", "nowag"):
+        r_out = stored(weight.norm(dim=1) + EPSILON, dtype, "row norms")
+        weight = weight / r_out.float()[:, None]
+    return weight, r_out, r_in
+
+
+def normalize_variant(how: Normalize, usual: Normalize = "none") -> str:
+    """How a table prints the setting: nothing where it is the method's own, else ` norm=columns`."""
+    return "" if how == usual else f" norm={how}"

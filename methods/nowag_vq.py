@@ -10,9 +10,10 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from kernels.formats import Codebook, side_dtype
+from kernels.format import side_dtype
 from kernels.kmeans import KMeansResult, seed_codebook, weighted_kmeans
 from kernels.packing import pack
+from kernels.quantized import Codebook
 from methods.method import SETTINGS, Audit, Compressed, StatisticsMode, require
 from methods.normalizer import normalize
 from methods.statistics import Statistic, Statistics

@@ -10,7 +10,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from kernels.formats import Masked, NMSparse
+from kernels.sparse import Masked, NMSparse
 from methods.method import Compressed
 
 

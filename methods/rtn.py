@@ -8,8 +8,9 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from kernels.formats import GroupedInt, side_dtype, stored
+from kernels.format import side_dtype, stored
 from kernels.packing import pack
+from kernels.quantized import GroupedInt
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.statistics import Statistic, Statistics
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, PreTrainedModel
 
-from kernels.formats import Format
+from kernels.format import Format
 from kernels.linear import CompressedLinear
 from suite.architecture import decoder_blocks, untouched
 from suite.compress import Job, notes_path

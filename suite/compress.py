@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernels.formats import Format
+from kernels.format import Format
 from methods.method import Compressed
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears

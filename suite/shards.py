@@ -15,11 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from kernels.formats import FORMATS, Format
+from kernels.format import Format
+from kernels.formats import FORMATS
 from suite.errors import CheckpointError
 from suite.files import write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_KEY = "nowag_bench"  # one key: safetensors writes several in an order of its own each time
 REST_NAME = "rest.safetensors"
 

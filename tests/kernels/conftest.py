@@ -6,8 +6,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kernels.formats import Codebook, Dense, Format, GroupedInt, Masked, NMSparse
+from kernels.format import Format
 from kernels.packing import pack
+from kernels.quantized import Codebook, GroupedInt
+from kernels.sparse import Dense, Masked, NMSparse
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -3,8 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels.formats import FORMATS, Codebook, Format, GroupedInt, Masked, NMSparse, side_dtype, stored
+from kernels.format import Format, side_dtype, stored
+from kernels.formats import FORMATS
 from kernels.packing import pack
+from kernels.quantized import Codebook, GroupedInt
+from kernels.sparse import Masked, NMSparse
 
 
 def test_each_format_is_registered_under_its_name(weight: Format) -> None:

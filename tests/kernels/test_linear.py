@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kernels.formats import Format
+from kernels.format import Format
 from kernels.linear import CompressedLinear
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from kernels.formats import Codebook
 from kernels.packing import pack
+from kernels.quantized import Codebook
 from methods import METHODS
 from methods.normalizer import normalize
 from methods.nowag_vq import NoWagVQ

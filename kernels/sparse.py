@@ -1,0 +1,110 @@
+"""Formats of kept weights: all of them, those a mask names, or N of every M inputs."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from kernels.format import BYTES, FLOATS, Format, Part
+from kernels.packing import pack, row_bytes, unpack
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Format):
+    """The weight itself [out, in], in its storage dtype."""
+
+    name: ClassVar[str] = "dense"
+    weight: Tensor
+
+    def layout(self) -> dict[str, Part]:
+        return {"weight": Part(FLOATS, self.shape, "weights")}
+
+    def dequantize(self) -> Tensor:
+        return self.weight.float()
+
+    @property
+    def nominal_bits(self) -> float:
+        return 8.0 * self.weight.itemsize
+
+
+@dataclass(frozen=True, eq=False)
+class Masked(Format):
+    """A bit per weight that says whether it is kept, and the kept weights [kept] in row order."""
+
+    name: ClassVar[str] = "masked"
+    mask: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, keep: Tensor) -> Self:
+        """The weights [out, in] where the boolean keep [out, in] is set."""
+        return cls((weight.shape[0], weight.shape[1]), pack(keep, 1), weight[keep])
+
+    def layout(self) -> dict[str, Part]:
+        packed = self.shape[0], row_bytes(self.shape[1], 1)
+        return {
+            "mask": Part(BYTES, packed, "masks", math.prod(self.shape)),
+            "values": Part(FLOATS, (self.values.numel(),), "kept weights"),
+        }
+
+    def dequantize(self) -> Tensor:
+        keep = unpack(self.mask, 1, self.shape[1]).bool()
+        if int(keep.sum()) != len(self.values):
+            raise ValueError(f"the mask keeps {int(keep.sum())} weights, {len(self.values)} are stored")
+        return torch.zeros(self.shape, device=keep.device).masked_scatter_(keep, self.values.float())
+
+    @property
+    def nominal_bits(self) -> float:
+        return 8.0 * self.values.nbytes / math.prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class NMSparse(Format):
+    """Exactly `keep` of every `of` consecutive inputs: values [out, in / of, keep], and where they sit.
+
+    indices are packed at ceil(log2 of) bits each. ValueError unless 1 <= keep < of and `of` divides in.
+    """
+
+    name: ClassVar[str] = "nm-sparse"
+    values: Tensor
+    indices: Tensor
+    keep: int
+    of: int
+
+    @classmethod
+    def of_mask(cls, weight: Tensor, mask: Tensor, keep: int, of: int) -> Self:
+        """The weights [out, in] where the boolean mask [out, in] is set, `keep` times in every group."""
+        rows, width = weight.shape
+        positions = mask.view(-1, of).nonzero()[:, 1]
+        if len(positions) * of != weight.numel() * keep:
+            raise ValueError(f"{len(positions)} weights are kept of {weight.numel()}, not {keep} of {of}")
+        indices = pack(positions.view(rows, -1), (of - 1).bit_length())
+        return cls((rows, width), weight[mask].view(rows, -1, keep), indices, keep, of)
+
+    def layout(self) -> dict[str, Part]:
+        rows, width = self.shape
+        if not 1 <= self.keep < self.of or width % self.of:
+            raise ValueError(f"{self.name} cannot keep {self.keep} of {self.of} in rows of {width}")
+        groups = width // self.of
+        packed, used = (rows, row_bytes(groups * self.keep, self.index_bits)), rows * groups * self.keep
+        return {
+            "values": Part(FLOATS, (rows, groups, self.keep), "kept weights"),
+            "indices": Part(BYTES, packed, "indices", used * self.index_bits),
+        }
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of one position within a group."""
+        return (self.of - 1).bit_length()
+
+    def dequantize(self) -> Tensor:
+        rows, groups, keep = self.values.shape
+        indices = unpack(self.indices, self.index_bits, groups * keep).view(rows, groups, keep).long()
+        dense = torch.zeros(rows, groups, self.of, device=indices.device)
+        return dense.scatter_(2, indices, self.values.float()).flatten(1)
+
+    @property
+    def nominal_bits(self) -> float:
+        return 8.0 * self.values.itemsize * self.keep / self.of
