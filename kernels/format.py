@@ -6,7 +6,7 @@ take `side_dtype` of the weight, and quantisers round them with `stored` before 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -96,11 +96,17 @@ class Format(ABC):
         """Bits on disk: those of every stored tensor, padding included."""
         return sum(self.breakdown().values())
 
-    def breakdown(self) -> dict[str, int]:
-        """Where the bits on disk go: by kind of part, and `padding` for what rounds rows up to whole bytes."""
+    def breakdown(self, elsewhere: Container[int] = ()) -> dict[str, int]:
+        """Where the bits on disk go: by kind of part, and `padding` for what rounds rows up to whole bytes.
+
+        Tensors whose id is `elsewhere` are stored with another weight, and cost nothing here.
+        """
         bits: dict[str, int] = {}
         for name, part in self.layout().items():
-            whole = 8 * getattr(self, name).nbytes
+            tensor = getattr(self, name)
+            if id(tensor) in elsewhere:
+                continue
+            whole = 8 * tensor.nbytes
             used = whole if part.used_bits is None else part.used_bits
             bits[part.kind] = bits.get(part.kind, 0) + used
             if whole > used:

@@ -1,35 +1,56 @@
 """Weighted k-means for the sum over vectors n and elements e of w[n, e] * (x[n, e] - c[k, e])².
 
 The weights of a matrix depend on its columns alone, so they come as w [G, d] and repeat: vector n has weights
-w[n % G]. On CUDA the caller must have switched TF32 off. Kernels for these references may follow them here.
+w[n % G]. Several matrices may share a codebook: each is one of the Vectors. On CUDA the caller must have switched
+TF32 off. Kernels for these references may follow them here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 TILE_BYTES = {"cpu": 2 << 20}
 """Bytes of distances held at once: on a CPU they must stay in its second-level cache."""
 
 TILE_BYTES_ELSEWHERE = 256 << 20
-SEED_SUBSETS = 4
-"""Size of the pool from which the seeding draws, in subsets."""
+
+
+class Vectors(NamedTuple):
+    """x [n, d] and the weights w [G, d] of their elements, both float32; G divides n."""
+
+    x: Tensor
+    w: Tensor
+
+    def weights(self) -> Tensor:
+        """The weights of each vector [n, d]."""
+        return self.w.repeat(len(self.x) // len(self.w), 1)
+
+    def errors(self, codebook: Tensor, codes: Tensor) -> Tensor:
+        """The weighted squared error of each vector [n]."""
+        return (self.weights() * (self.x - codebook[codes]).square()).sum(1)
+
+
+Parts = Sequence[Vectors]
 
 
 @dataclass(frozen=True, eq=False)
 class KMeansResult:
-    """codes int32 [n] are the nearest of codebook [K, d], itself exactly as it rounds to the dtype asked for.
+    """codes, int32 [n] for each of the Vectors, are the nearest of codebook [K, d], as it rounds to its dtype.
 
-    losses has the weighted squared error of each assignment, the last one being that of `codes`.
+    losses has the weighted squared error of each assignment, the last one being that of `codes`; `reseeded`
+    counts the empty clusters that were given a vector on the way.
     """
 
     codebook: Tensor
-    codes: Tensor
+    codes: list[Tensor]
     losses: list[float]
     iterations: int
     converged: bool
     empty_clusters: int
+    reseeded: int
 
 
 def assign(x: Tensor, w: Tensor, codebook: Tensor, tile: int | None = None) -> tuple[Tensor, Tensor]:
@@ -39,7 +60,7 @@ def assign(x: Tensor, w: Tensor, codebook: Tensor, tile: int | None = None) -> t
     vectors; one product makes a tile of them, [-2 c, c²] against [w x, w].
     """
     size = len(codebook)
-    tile = tile or max(512, TILE_BYTES.get(x.device.type, TILE_BYTES_ELSEWHERE) // (4 * size))
+    tile = tile or _tile(codebook)
     factors = torch.cat([-2 * codebook, codebook.square()], 1).T  # [2d, K]
     cyclic = w.repeat(-(-tile // len(w)) + 1, 1)  # the weights of any `tile` vectors in a row
     distances = x.new_empty(tile, size)
@@ -55,62 +76,117 @@ def assign(x: Tensor, w: Tensor, codebook: Tensor, tile: int | None = None) -> t
     return codes, cost
 
 
-def update(x: Tensor, w: Tensor, codes: Tensor, codebook: Tensor) -> Tensor:
+def nearest_in_metric(x: Tensor, metric: Tensor, codebook: Tensor, tile: int | None = None) -> Tensor:
+    """The codes int32 [n] that minimise (x - c)ᵀ M (x - c) for x [n, d], one M [d, d], codebook [K, d]."""
+    tile = min(tile or _tile(codebook), len(x))
+    factors = -2 * (metric @ codebook.T)  # [d, K]
+    offset = ((codebook @ metric) * codebook).sum(1)  # [K]
+    distances = x.new_empty(tile, len(codebook))
+    codes = torch.empty(len(x), dtype=torch.int32, device=x.device)
+    for start in range(0, len(x), tile):
+        part = x[start : start + tile]
+        torch.addmm(offset, part, factors, out=distances[: len(part)])
+        codes[start : start + tile] = distances[: len(part)].min(1).indices
+    return codes
+
+
+def _tile(codebook: Tensor) -> int:
+    return max(512, TILE_BYTES.get(codebook.device.type, TILE_BYTES_ELSEWHERE) // (4 * len(codebook)))
+
+
+def sums(parts: Parts, codes: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:
+    """Σ w and Σ w x, float64 [size, d], over the vectors with each code: no order of adding shows."""
+    x = parts[0].x
+    total, summed = (x.new_zeros(size, x.shape[1], dtype=torch.float64) for _ in range(2))
+    for (x, w), own in zip(parts, codes, strict=True):
+        for element, column in enumerate(x.unbind(1)):
+            weights = w[:, element].double().repeat(len(x) // len(w))  # [n]; bincount adds in the dtype of these
+            total[:, element] += torch.bincount(own, weights, size)
+            summed[:, element] += torch.bincount(own, weights * column, size)
+    return total, summed
+
+
+def update(parts: Parts, codes: Sequence[Tensor], codebook: Tensor) -> Tensor:
     """The next codebook [K, d]: Σ w x / Σ w, element by element, over the vectors with each code [n].
 
-    An element without weight stays as it was, and so does an emptied cluster. Sums are float64, so that the
-    order in which a device adds does not show.
+    An element without weight stays as it was, and so does an emptied cluster.
     """
-    total, summed = (torch.empty_like(codebook, dtype=torch.float64) for _ in range(2))  # [K, d]
-    for element, column in enumerate(x.unbind(1)):
-        weights = w[:, element].repeat(len(x) // len(w))  # [n]
-        total[:, element] = torch.bincount(codes, weights, len(codebook))
-        summed[:, element] = torch.bincount(codes, weights * column, len(codebook))
+    total, summed = sums(parts, codes, len(codebook))
     return torch.where(total > 0, summed / total, codebook).to(codebook.dtype)
 
 
 def weighted_kmeans(
-    x: Tensor, w: Tensor, init: Tensor, iterations: int, dtype: torch.dtype = torch.float32
+    parts: Parts,
+    init: Tensor,
+    iterations: int,
+    dtype: torch.dtype = torch.float32,
+    reseed: bool = False,
 ) -> KMeansResult:
-    """Lloyd's iteration on float32 x [n, d], w [G, d] from init [K, d]: at most `iterations` updates.
+    """Lloyd's iteration from init [K, d]: at most `iterations` updates of one codebook for all parts.
 
     It stops once an assignment changes nothing and ends on an assignment: the codes belong to the codebook.
-    Codewords are rounded to `dtype` as they are made. ValueError when n is no multiple of G.
+    Codewords are rounded to `dtype` as they are made. With `reseed`, empty clusters take the worst vectors after
+    each assignment, which never raises its loss. ValueError when a part's n is no multiple of its G.
     """
-    if len(x) % len(w):
-        raise ValueError(f"{len(x)} vectors cannot share {len(w)} weights evenly")
-    constant = float((x.view(-1, *w.shape).square().sum(0, dtype=torch.float64) * w).sum())
-    codebook = init.to(dtype).to(x.dtype)
-    codes, cost = assign(x, w, codebook)
-    losses, converged, done = [constant + float(cost)], False, 0
-    while done < iterations and not converged:
-        codebook = update(x, w, codes, codebook).to(dtype).to(x.dtype)
+    for x, w in parts:
+        if len(x) % len(w):
+            raise ValueError(f"{len(x)} vectors cannot share {len(w)} weights evenly")
+    constant = sum(float((x.view(-1, *w.shape).square().sum(0, dtype=torch.float64) * w).sum()) for x, w in parts)
+    codebook = init.to(dtype).to(torch.float32)
+    losses: list[float] = []
+    codes: list[Tensor] = []
+    converged, reseeded = False, 0
+    while True:
         previous = codes
-        codes, cost = assign(x, w, codebook)
-        losses.append(constant + float(cost))
-        done, converged = done + 1, torch.equal(codes, previous)
-    empty = int((torch.bincount(codes, minlength=len(init)) == 0).sum())
-    return KMeansResult(codebook.to(dtype), codes, losses, done, converged, empty)
+        codes, cost = _assign_all(parts, codebook)
+        if reseed:
+            codebook, moved = _reseeded(parts, codes, codebook, dtype)
+            if moved:
+                codes, cost = _assign_all(parts, codebook)
+                reseeded += moved
+        losses.append(constant + cost)
+        converged = len(losses) > 1 and all(map(torch.equal, codes, previous))
+        if converged or len(losses) > iterations:
+            break
+        codebook = update(parts, codes, codebook).to(dtype).to(torch.float32)
+    empty = int((_members(codes, len(init)) == 0).sum())
+    return KMeansResult(codebook.to(dtype), codes, losses, len(losses) - 1, converged, empty, reseeded)
 
 
-def seed_codebook(x: Tensor, w: Tensor, size: int, generator: Generator) -> Tensor:
-    """NoWag's start (arXiv:2504.14569), a relative of k-means++: x [n, d], w [G, d] to a codebook [size, d].
+def _assign_all(parts: Parts, codebook: Tensor) -> tuple[list[Tensor], float]:
+    found = [assign(x, w, codebook) for x, w in parts]
+    return [codes for codes, _ in found], sum(float(cost) for _, cost in found)
 
-    The first codeword is any vector. Each next one comes from a random subset of `size` vectors, with a
-    probability in proportion to its weighted squared distance to the codewords so far, clipped to [0, 1].
-    The subsets are runs of one random pool, whose distances are thus computed once for all of them.
+
+def _members(codes: Sequence[Tensor], size: int) -> Tensor:
+    """How many vectors each of `size` clusters has, int64 [size]."""
+    return torch.stack([torch.bincount(own, minlength=size) for own in codes]).sum(0)
+
+
+def _reseeded(parts: Parts, codes: Sequence[Tensor], codebook: Tensor, dtype: torch.dtype) -> tuple[Tensor, int]:
+    """The codebook with its empty clusters on the vectors of the largest error, and how many were moved.
+
+    Nobody used the codewords that go, so the next assignment can only be better.
     """
-    device = generator.device
-    pool = torch.randperm(len(x), generator=generator, device=device)[: SEED_SUBSETS * size].to(x.device)
-    starts = torch.randint(max(1, len(pool) - size + 1), (size,), generator=generator, device=device).tolist()
-    draws = torch.rand(size, generator=generator, device=device).to(x.device)
-    vectors, weights = x[pool].T.contiguous(), w[pool % len(w)].T.contiguous()  # [d, pool]
-    codebook = vectors[:, :1].repeat(1, size)  # [d, size]; the pool is shuffled, so its first will do
-    distance = torch.full_like(vectors[0], torch.inf)
-    for k in range(1, size):
-        latest = (weights * (vectors - codebook[:, k - 1 : k]).square()).sum(0)
-        distance = torch.minimum(distance, latest)
-        ladder = distance[starts[k] : starts[k] + size].clamp_max(1).cumsum(0)
-        step = torch.searchsorted(ladder, draws[k] * ladder[-1], right=True).clamp_max(len(ladder) - 1)
-        codebook[:, k] = vectors[:, starts[k] + step]
-    return codebook.T.contiguous()
+    empty = (_members(codes, len(codebook)) == 0).nonzero()[:, 0]
+    if not len(empty):
+        return codebook, 0
+    errors = torch.cat([part.errors(codebook, own) for part, own in zip(parts, codes, strict=True)])
+    order = errors.argsort(descending=True, stable=True)[: len(empty)]
+    order = order[errors[order] > 0]
+    moved = codebook.clone()
+    moved[empty[: len(order)]] = take(parts, order).x.to(dtype).to(torch.float32)
+    return moved, len(order)
+
+
+def take(parts: Parts, index: Tensor) -> Vectors:
+    """The vectors at `index` [m] of all parts in a row, each with its own weights: x [m, d], w [m, d]."""
+    x = index.new_empty(len(index), parts[0].x.shape[1], dtype=torch.float32)
+    w = torch.empty_like(x)
+    start = 0
+    for part in parts:
+        own = (index >= start) & (index < start + len(part.x))
+        local = index[own] - start
+        x[own], w[own] = part.x[local], part.w[local % len(part.w)]
+        start += len(part.x)
+    return Vectors(x, w)

@@ -2,15 +2,17 @@
 
 Both lower tr(E H Eᵀ) for E = W - Ŵ [rows, n] and H [n, n], `block` neighbouring columns at a time. `quantize`
 takes targets [rows, block] and the number of their block, and gives codes [rows, …] and the values [rows, block]
-that they stand for.
+that they stand for. Columns lie together in memory, and what a tile of blocks does to the others is one product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 Quantize = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+
+TILE = 128
 
 
 def block_ldl(h: Tensor, block: int) -> tuple[Tensor, Tensor]:
@@ -19,10 +21,8 @@ def block_ldl(h: Tensor, block: int) -> tuple[Tensor, Tensor]:
     torch.linalg.LinAlgError where H is not positive definite.
     """
     root = torch.linalg.cholesky(h)  # [n, n]
-    blocks = len(h) // block
-    picked = torch.arange(blocks, device=h.device)
-    corners = root.view(blocks, block, blocks, block)[picked, :, picked]  # [blocks, block, block]
-    columns = root.view(len(h), blocks, block).transpose(0, 1)  # [blocks, n, block]
+    corners = _diagonal_blocks(root, block)
+    columns = root.view(len(h), -1, block).transpose(0, 1)  # [blocks, n, block]
     lower = torch.linalg.solve_triangular(corners, columns, upper=False, left=False)
     return lower.transpose(0, 1).reshape(h.shape), corners @ corners.mT
 
@@ -32,14 +32,17 @@ def ldlq(weight: Tensor, lower: Tensor, quantize: Quantize, block: int) -> tuple
 
     weight [rows, n], lower [n, n] -> codes [rows, n / block, …] and Ŵ [rows, n].
     """
-    quantized = torch.empty_like(weight)
-    codes = []
-    for start in range(weight.shape[1] - block, -1, -block):
-        here, later = slice(start, start + block), slice(start + block, None)
-        target = weight[:, here] + (weight[:, later] - quantized[:, later]) @ lower[later, here]
-        found, quantized[:, here] = quantize(target, start // block)
-        codes.append(found)
-    return torch.stack(codes[::-1], 1), quantized
+    columns = weight.T.contiguous()  # [n, rows]
+    target, quantized, codes = columns.clone(), torch.empty_like(columns), []
+    for tile, blocks in _tiles(len(columns), block):
+        for here in blocks:
+            found, values = quantize(target[here].T, here.start // block)
+            codes.append(found)
+            quantized[here] = values.T
+            before = slice(tile.start, here.start)
+            target[before].addmm_(lower[here, before].T, columns[here] - quantized[here])
+        target[: tile.start].addmm_(lower[tile, : tile.start].T, columns[tile] - quantized[tile])
+    return torch.stack(codes[::-1], 1), quantized.T
 
 
 def sweep(weight: Tensor, quantized: Tensor, h: Tensor, quantize: Quantize, block: int) -> tuple[Tensor, Tensor]:
@@ -47,12 +50,32 @@ def sweep(weight: Tensor, quantized: Tensor, h: Tensor, quantize: Quantize, bloc
 
     weight, quantized [rows, n], h [n, n] -> codes [rows, n / block, …] and the new Ŵ [rows, n].
     """
-    quantized = quantized.clone()
-    codes = []
-    for start in range(weight.shape[1] - block, -1, -block):
-        here = slice(start, start + block)
-        pull = (weight - quantized) @ h[:, here]  # [rows, block]
-        step = torch.linalg.solve(h[here, here], pull, left=False)
-        found, quantized[:, here] = quantize(quantized[:, here] + step, start // block)
-        codes.append(found)
-    return torch.stack(codes[::-1], 1), quantized
+    columns = quantized.T.contiguous().clone()  # [n, rows]
+    error, codes = weight.T - columns, []
+    inverses = torch.linalg.inv(_diagonal_blocks(h, block))  # [n / block, block, block]
+    for tile, blocks in _tiles(len(columns), block):
+        pull = h[tile] @ error  # [tile, rows]
+        for here in blocks:
+            number, at = here.start // block, slice(here.start - tile.start, here.stop - tile.start)
+            found, values = quantize((columns[here] + inverses[number] @ pull[at]).T, number)
+            codes.append(found)
+            moved = columns[here] - values.T
+            columns[here] = values.T
+            error[here] += moved
+            pull[: at.start].addmm_(h[tile.start : here.start, here], moved)
+    return torch.stack(codes[::-1], 1), columns.T
+
+
+def _tiles(n: int, block: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Tiles of whole blocks, and the blocks of each, from the last to the first."""
+    width = max(TILE // block, 1) * block
+    for stop in range(n, 0, -width):
+        start = max(stop - width, 0)
+        yield slice(start, stop), [slice(at, at + block) for at in range(stop - block, start - 1, -block)]
+
+
+def _diagonal_blocks(h: Tensor, block: int) -> Tensor:
+    """h [n, n] -> [n / block, block, block]."""
+    blocks = h.view(len(h) // block, block, -1, block)
+    picked = torch.arange(len(blocks), device=h.device)
+    return blocks[picked, :, picked]

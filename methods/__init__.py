@@ -3,19 +3,25 @@
 import difflib
 
 from methods.dense import DenseMethod
+from methods.gptq import GPTQ
 from methods.magnitude import Magnitude
 from methods.method import Method
 from methods.nowag_p import NoWagP
 from methods.nowag_vq import NoWagVQ
+from methods.quip_sharp import QuIPSharp
 from methods.rtn import RTN
+from methods.sparsegpt import SparseGPT
 from methods.wanda import Wanda
 
 METHODS: dict[str, type[Method]] = {
     "dense": DenseMethod,
     "magnitude": Magnitude,
     "wanda": Wanda,
+    "sparsegpt": SparseGPT,
     "nowag-p": NoWagP,
     "rtn": RTN,
+    "gptq": GPTQ,
+    "quip-sharp": QuIPSharp,
     "nowag-vq": NoWagVQ,
 }
 

@@ -1,4 +1,4 @@
-"""Factors of H = XᵀX for the methods that invert it: how much is added to the diagonal, and what if that fails."""
+"""H = XᵀX for the methods that invert it: what is added to its diagonal, what if that fails, what was lost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from methods.method import Audit
+from methods.statistics import Statistics
 
 RAISE, MOST = 10.0, 1.0
 
@@ -29,12 +30,33 @@ class Factored:
         return {"damping": self.damping, "damping_raised": self.raised}
 
 
+def unit_gram(statistics: Statistics) -> Tensor:
+    """H / mean(h) [in, in], which no rescaling of H changes; zeros when every input is dead.
+
+    ValueError when the statistics have no gram matrix.
+    """
+    if statistics.gram is None:
+        raise ValueError(f"H is wanted, the statistics have {statistics.level.name} alone")
+    return statistics.gram / _mean(statistics.gram)
+
+
+def with_dead(gram: Tensor, statistics: Statistics) -> Tensor:
+    """`unit_gram` with what SparseGPT's and GPTQ's code puts for the h_j of dead inputs: 1, in the units of H.
+
+    All it does is enter mean(h), hence the damping, and that by next to nothing where H is a sum over many tokens.
+    Where H is small it would not be: no dead input counts for more than the mean.
+    """
+    one = (1 / _positive(statistics.x_sq.mean())).clamp_max(1)
+    return gram + torch.diag(one * (statistics.x_sq == 0))
+
+
 def factored(gram: Tensor, damping: float, factor: Callable[[Tensor], Tensor]) -> Factored:
     """factor(H + damping * mean(h) * I) for gram H [in, in]; ten times the damping after each failure.
 
     A failure is a torch.linalg.LinAlgError or a result that is not finite. ValueError once `MOST` has failed.
+    Dead inputs need nothing else: damping alone makes their pivots positive, and no other input feels it.
     """
-    mean, raised = gram.diagonal().mean(), 0
+    mean, raised = _mean(gram), 0
     while True:
         damped = gram.clone()
         damped.diagonal().add_(damping * mean)
@@ -47,3 +69,21 @@ def factored(gram: Tensor, damping: float, factor: Callable[[Tensor], Tensor]) -
         if damping >= MOST:
             raise ValueError(f"H is not positive definite, even with {damping:g} x mean(h) added to its diagonal")
         damping, raised = min(damping * RAISE, MOST), raised + 1
+
+
+def gram_error(weight: Tensor, decoded: Tensor, gram: Tensor) -> float | None:
+    """tr(E H Eᵀ) / tr(W H Wᵀ) for E = W - Ŵ, all float32: the share of the output's energy that is lost.
+
+    None when the output is zero whatever the tokens.
+    """
+    error, energy = (float(((rows @ gram) * rows).sum()) for rows in (weight - decoded, weight))
+    return error / energy if energy > 0 else None
+
+
+def _mean(gram: Tensor) -> Tensor:
+    """mean(h) [], or one when every input is dead."""
+    return _positive(gram.diagonal().mean())
+
+
+def _positive(mean: Tensor) -> Tensor:
+    return torch.where(mean > 0, mean, torch.ones_like(mean))

@@ -2,12 +2,11 @@
 
 from typing import ClassVar
 
-import torch
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
-from methods.pruning import Sparsity, keep_n_of_m, pattern_of, pruned, sparsity_variant
+from methods.pruning import Sparsity, keep_n_of_m, pattern_of, pruned, sparsity_variant, threshold
 from methods.statistics import Statistic, Statistics
 
 
@@ -36,10 +35,5 @@ class Magnitude:
         """W [out, in] to its largest entries; neither statistics nor chance play a part."""
         require(self, weight, statistics)
         pattern, score = pattern_of(self.sparsity), weight.float().abs()
-        keep = keep_n_of_m(score, pattern) if pattern else score > _threshold(score, float(self.sparsity))
+        keep = keep_n_of_m(score, pattern) if pattern else score > threshold(score, float(self.sparsity))
         return pruned(weight, keep, pattern)
-
-
-def _threshold(score: Tensor, sparsity: float) -> Tensor:
-    """The score [] at index int(numel * sparsity) of all scores in rising order."""
-    return torch.kthvalue(score.flatten(), int(score.numel() * sparsity) + 1).values

@@ -3,6 +3,7 @@
 A method knows no model, no files and no tokens. To add one: a file like wanda.py, a line in METHODS.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -13,7 +14,8 @@ from torch import Generator, Tensor
 from kernels.format import Format
 from methods.statistics import Statistic, Statistics
 
-StatisticsMode = Literal["none", "dense", "sequential"]
+StatisticsMode = Literal["none", "dense", "sequential", "true-sequential"]
+Share = Literal["linear", "input", "block"]
 Audit = dict[str, bool | int | float | str | None]
 
 SETTINGS = ConfigDict(extra="forbid")
@@ -34,15 +36,20 @@ class Compressed:
 class Method(Protocol):
     """Settings are the fields of a frozen pydantic dataclass, which state their own ranges.
 
-    `statistics_mode` is the mode the method's authors publish; `revision` rises whenever the output changes.
+    `statistics_mode` is the mode the method's authors publish; `needs` may depend on the settings, but is NONE
+    for all of them or for none; `revision` rises whenever the output changes.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str | None]
-    needs: ClassVar[Statistic]
     statistics_mode: ClassVar[StatisticsMode]
     revision: ClassVar[int]
+
+    @property
+    def needs(self) -> Statistic:
+        """The statistics without which `compress` refuses."""
+        ...
 
     @property
     def variant(self) -> str:
@@ -55,6 +62,22 @@ class Method(Protocol):
 
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """Compress a weight [out, in] given in its storage dtype; the arguments are left as they were."""
+        ...
+
+
+@runtime_checkable
+class SharingMethod(Method, Protocol):
+    """A method that can store something once for several linears: those of one input, or of one block."""
+
+    @property
+    def share(self) -> Share:
+        """Which linears share."""
+        ...
+
+    def compress_together(
+        self, weights: Sequence[Tensor], statistics: Sequence[Statistics], rng: Generator
+    ) -> list[Compressed]:
+        """Compress weights [out, in] of linears that share; what they share is the same tensor in each format."""
         ...
 
 

@@ -4,6 +4,7 @@ Any method can be run on a normalised weight, or on one with its columns or rows
 is: the error is measured on the normalised weights, which is NoWag's objective.
 """
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -36,6 +37,28 @@ def normalize(
         r_out = stored(weight.norm(dim=1) + EPSILON, dtype, "row norms")
         weight = weight / r_out.float()[:, None]
     return weight, r_out, r_in
+
+
+def unit_rms(
+    w_bar: Tensor, r_out: Tensor | None, r_in: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """W_bar [out, in] and its norms with the last of them, rows or else columns, as a root mean square.
+
+    A row of length one has elements of size 1 / sqrt(in); these are of size 1 whatever the width.
+    """
+    rows, width = w_bar.shape
+    if r_out is not None:
+        norms = _smaller(r_out, math.sqrt(width))
+        return w_bar * (r_out.float() / norms.float())[:, None], norms, r_in
+    if r_in is not None:
+        norms = _smaller(r_in, math.sqrt(rows))
+        return w_bar * (r_in.float() / norms.float()), None, norms
+    return w_bar, None, None
+
+
+def _smaller(norms: Tensor, factor: float) -> Tensor:
+    limits = torch.finfo(norms.dtype)
+    return stored(norms.float() / factor, norms.dtype, "norms").clamp_min(limits.smallest_normal * limits.eps)
 
 
 def normalize_variant(how: Normalize, usual: Normalize = "none") -> str:

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
-from methods.normalizer import normalize
+from methods.normalizer import Normalize, normalize, normalize_variant
 from methods.pruning import Sparsity, keep_largest, keep_n_of_m, pattern_of, pruned, sparsity_variant
 from methods.statistics import Statistic, Statistics
 
@@ -19,6 +19,7 @@ class NoWagP:
     """Drops int(numel * sparsity) weights of the matrix, or all but N of each M consecutive inputs."""
 
     sparsity: Sparsity = 0.5
+    normalize: Normalize = "nowag"
 
     name: ClassVar[str] = "nowag-p"
     title: ClassVar[str] = "NoWag-P"
@@ -29,7 +30,7 @@ class NoWagP:
 
     @property
     def variant(self) -> str:
-        return sparsity_variant(self.sparsity)
+        return sparsity_variant(self.sparsity) + normalize_variant(self.normalize, "nowag")
 
     def unsupported(self, shape: tuple[int, int]) -> str | None:
         pattern = pattern_of(self.sparsity)
@@ -39,7 +40,8 @@ class NoWagP:
         """W [out, in] and diag(H) [in] to the weights that matter most in the matrix."""
         require(self, weight, statistics)
         pattern = pattern_of(self.sparsity)
-        score = normalize(weight.float())[0].square() * statistics.importance()  # [out, in]
+        w_bar, *_ = normalize(weight.float(), how=self.normalize)
+        score = w_bar.square() * statistics.importance()  # [out, in]
         if pattern:
             keep = keep_n_of_m(score, pattern)
         else:

@@ -72,6 +72,11 @@ def keep_largest(score: Tensor, drop: int) -> Tensor:
     return ~(below | (ties & (ties.cumsum(1, dtype=torch.int32) <= room)))
 
 
+def threshold(score: Tensor, sparsity: float) -> Tensor:
+    """The score [] at index int(numel * sparsity) of all scores in rising order; it falls itself."""
+    return torch.kthvalue(score.flatten(), int(score.numel() * sparsity) + 1).values
+
+
 def keep_n_of_m(score: Tensor, pattern: Pattern) -> Tensor:
     """Mask [out, in] that keeps the highest scores of each group; of equal ones the first stay."""
     groups = score.reshape(-1, pattern.of)

@@ -1,17 +1,14 @@
-"""Round to nearest: GPTQ's asymmetric grid (arXiv:2210.17323) without its compensation and its data."""
+"""Round to nearest: GPTQ's grid (arXiv:2210.17323) without its compensation and its data."""
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
-from torch.nn import functional
 
-from kernels.format import side_dtype, stored
-from kernels.packing import pack
-from kernels.quantized import GroupedInt
+from kernels.format import side_dtype
+from methods.grids import Bits, GridRule, GroupSize, Sym, grid_variant, grids_of
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
+from methods.normalizer import Normalize, normalize, normalize_variant
 from methods.statistics import Statistic, Statistics
 
 
@@ -19,10 +16,10 @@ from methods.statistics import Statistic, Statistics
 class RTN:
     """Each weight to the nearest point of its group's grid."""
 
-    bits: Annotated[int, Field(ge=2, le=8, description="bits of a code")] = 4
-    group_size: Annotated[
-        int | None, Field(ge=1, description="inputs that share a grid; none: one grid per row")
-    ] = 64
+    bits: Bits = 4
+    group_size: GroupSize = 64
+    sym: Sym = False
+    normalize: Normalize = "none"
 
     name: ClassVar[str] = "rtn"
     title: ClassVar[str] = "RTN"
@@ -33,7 +30,7 @@ class RTN:
 
     @property
     def variant(self) -> str:
-        return f"{self.bits} bits g{self.group_size}" if self.group_size else f"{self.bits} bits per row"
+        return grid_variant(self.bits, self.group_size, self.sym) + normalize_variant(self.normalize)
 
     def unsupported(self, shape: tuple[int, int]) -> str | None:
         return None
@@ -41,31 +38,7 @@ class RTN:
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] to codes; neither statistics nor chance play a part."""
         require(self, weight, statistics)
-        rows, width = weight.shape
-        groups = _grouped(weight.float(), self.group_size or width)  # [out, groups, group]
-        scale, zeros = grid(groups, self.bits, side_dtype(weight.dtype))  # [out, groups]
-        codes = torch.round(groups / scale.float()[..., None]) + zeros[..., None]
-        codes = codes.clamp_(0, 2**self.bits - 1).flatten(1)[:, :width]
-        packed = pack(codes, self.bits), pack(zeros, self.bits)
-        return Compressed(GroupedInt((rows, width), *packed, scale, self.bits, self.group_size), {})
-
-
-def grid(values: Tensor, bits: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Scales in `dtype` and whole zero points, both [...], for values [..., group]: W = scale (code - zero).
-
-    Both ends are stretched to contain 0; values that are all zero get the grid of -1 to 1. The zero point is
-    that of the stored scale. ValueError when a scale overflows `dtype`.
-    """
-    low, high = values.amin(-1).clamp_max(0), values.amax(-1).clamp_min(0)
-    empty = low == high
-    low, high = low.masked_fill(empty, -1), high.masked_fill(empty, 1)
-    scale = stored((high - low) / (2**bits - 1), dtype, "scales")
-    limits = torch.finfo(dtype)
-    scale = scale.clamp_min(limits.smallest_normal * limits.eps)  # a group too small for its dtype
-    return scale, torch.round(-low / scale.float()).clamp_(0, 2**bits - 1)
-
-
-def _grouped(weight: Tensor, group: int) -> Tensor:
-    """W [out, in] to [out, groups, group]; zeros, which every grid contains, fill a short last group."""
-    padded = functional.pad(weight, (0, -weight.shape[1] % group))
-    return padded.view(len(weight), -1, group)
+        dtype = side_dtype(weight.dtype)
+        target, r_out, r_in = normalize(weight.float(), dtype, self.normalize)
+        grids = grids_of(target, GridRule(self.bits, self.sym, dtype), self.group_size)
+        return Compressed(grids.encode(target, r_out, r_in), {})

@@ -1,6 +1,7 @@
 """Wanda (arXiv:2306.11695): in each output row, drop the smallest |W_ij| * ||X_j||.
 
-Needs diag(H) alone and updates no weight. Scores are compared squared, which keeps their order.
+With `normalize`, W_ij is that of the normalised weight; what is kept is the weight as it came. Needs diag(H)
+alone and updates no weight. Scores are compared squared, which keeps their order.
 """
 
 from typing import ClassVar
@@ -9,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
+from methods.normalizer import Normalize, normalize, normalize_variant
 from methods.pruning import Sparsity, keep_largest, keep_n_of_m, pattern_of, pruned, sparsity_variant
 from methods.statistics import Statistic, Statistics
 
@@ -18,6 +20,7 @@ class Wanda:
     """Drops int(in * sparsity) weights of each row, or all but N of each M consecutive inputs."""
 
     sparsity: Sparsity = 0.5
+    normalize: Normalize = "none"
 
     name: ClassVar[str] = "wanda"
     title: ClassVar[str] = "Wanda"
@@ -28,7 +31,7 @@ class Wanda:
 
     @property
     def variant(self) -> str:
-        return sparsity_variant(self.sparsity)
+        return sparsity_variant(self.sparsity) + normalize_variant(self.normalize)
 
     def unsupported(self, shape: tuple[int, int]) -> str | None:
         pattern = pattern_of(self.sparsity)
@@ -38,7 +41,8 @@ class Wanda:
         """W [out, in] and diag(H) [in] to the weights that matter most in their row."""
         require(self, weight, statistics)
         pattern = pattern_of(self.sparsity)
-        score = weight.float().square() * statistics.importance()  # [out, in]
+        normalized = normalize(weight.float(), how=self.normalize)[0]
+        score = normalized.square() * statistics.importance()  # [out, in]
         if pattern:
             keep = keep_n_of_m(score, pattern)
         else:

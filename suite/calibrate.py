@@ -4,7 +4,7 @@ Blocks are called outside the model, with the very arguments that the model woul
 tables, per-layer types), so that only one block at a time needs to be on the device.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from methods.statistics import Accumulator, Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
+from suite.config import TokenWeights
 from suite.errors import CalibrationError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -120,11 +122,31 @@ def advance(block: Block, index: int, batches: Sequence[Batch]) -> None:
         batch.hidden = run_block(block, index, batch)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """The part that each token has in the statistics: `Budget` says what the two mean."""
+
+    skip_first: int = 0
+    token_weights: TokenWeights = "uniform"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Inputs [sequences, length, in] to those that are added up. CalibrationError where x has another form."""
+        if self.skip_first:
+            if x.ndim != 3 or x.shape[1] <= self.skip_first:
+                raise CalibrationError(
+                    f"calibration.skip_first is {self.skip_first}, but a linear is fed {tuple(x.shape)}, not "
+                    "[sequences, length, in]; set it to 0 for this model"
+                )
+            x = x[:, self.skip_first :]
+        return functional.normalize(x.float(), dim=-1) if self.token_weights == "unit" else x
+
+
 @dataclass
 class _Observer:
     """Accumulates one set of statistics for each distinct input: q, k and v are fed the same tensor."""
 
     needs: Statistic
+    counted: Counted
     leaders: dict[str, str] = field(default_factory=dict)  # linear -> the first linear fed the same tensor
     sums: dict[str, Accumulator] = field(default_factory=dict)
     alive: list[tuple[str, Tensor]] = field(default_factory=list)  # references: a freed tensor's id comes back
@@ -137,7 +159,7 @@ class _Observer:
         if self.leaders[name] == name:
             if name not in self.sums:
                 self.sums[name] = Accumulator(self.needs, layer.in_features, x.device)
-            self.sums[name].add(x)
+            self.sums[name].add(self.counted(x))
 
     def finish(self, where: str) -> dict[str, Statistics]:
         finished = {}
@@ -151,16 +173,24 @@ class _Observer:
 
 @torch.no_grad()
 def observe(
-    block: Block, index: int, batches: Sequence[Batch], needs: Statistic, *, move_on: bool
+    block: Block,
+    index: int,
+    batches: Sequence[Batch],
+    needs: Statistic,
+    counted: Counted = Counted(),  # noqa: B008 - frozen
+    *,
+    only: Sequence[str] | None = None,
+    move_on: bool = False,
 ) -> dict[str, Statistics]:
-    """Statistics of each linear's input over all batches, float32 with TF32 off (torch's default).
+    """Statistics of each linear's input over all batches, in the order of calls, float32 with TF32 off.
 
-    With `move_on` the outputs become the hidden states, which saves dense mode a second pass.
+    Linears that are fed the same tensor get the same Statistics object. `only` names the linears to watch. With
+    `move_on` the outputs become the hidden states, which saves dense mode a second pass.
     """
-    layers = linears(block)
+    layers = {name: layer for name, layer in linears(block).items() if only is None or name in only}
     if needs is Statistic.NONE:
         return {name: Statistics.none(layer.in_features) for name, layer in layers.items()}
-    observer = _Observer(needs)
+    observer = _Observer(needs, counted)
     with ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(_hook(observer, name)).remove)
@@ -172,6 +202,14 @@ def observe(
     if missing := layers.keys() - observer.leaders.keys():
         raise CalibrationError(f"{block.name}: {', '.join(sorted(missing))} saw no calibration token")
     return observer.finish(block.name)
+
+
+def by_input(statistics: Mapping[str, Statistics]) -> list[list[str]]:
+    """The linears that share one input, in the order of calls: [q, k, v], [o], [gate, up], [down]."""
+    groups: dict[int, list[str]] = {}
+    for name, each in statistics.items():
+        groups.setdefault(id(each), []).append(name)
+    return list(groups.values())
 
 
 def _hook(observer: _Observer, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -164,7 +164,8 @@ def _swap(model: nn.Module, name: str, stored: Format) -> None:
 
 def _size(formats: dict[str, Format], others: dict[str, Tensor], zeros: int) -> Size:
     weights = sum(stored.shape[0] * stored.shape[1] for stored in formats.values())
-    bits = sum(stored.storage_bits() for stored in formats.values())
+    parts = {id(tensor): tensor for stored in formats.values() for tensor in stored.tensors().values()}
+    bits = sum(8 * tensor.nbytes for tensor in parts.values())  # a shared codebook counts once
     named = sum(stored.nominal_bits * stored.shape[0] * stored.shape[1] for stored in formats.values())
     parameters = weights + sum(tensor.numel() for tensor in others.values())
     whole = bits + sum(8 * tensor.nbytes for tensor in others.values())

@@ -3,6 +3,7 @@
 import errno
 import importlib.metadata
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ import typer
 from suite.errors import SuiteError
 
 if TYPE_CHECKING:
+    from suite.config import Recipe
     from suite.runner import Outcome
 
 app = typer.Typer(
@@ -25,6 +27,7 @@ app = typer.Typer(
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for results; each recipe gets its own inside.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use what is on this machine; ask nobody.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+CellArgument = Annotated[Path, typer.Argument(help="A finished cell's folder, runs/NAME/cells/ID.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key, such as methods.rtn.bits=3."),
@@ -67,6 +70,10 @@ def options(
 
 @app.command()
 def quickstart(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Another model; `tiny` is in the package and takes under a minute."),
+    ] = None,
     out: OutOption = Path("runs"),
     offline: OfflineOption = False,
     device: DeviceOption = "auto",
@@ -75,7 +82,13 @@ def quickstart(
     """Run the recipe that ships with the package: a small real model, every method, in minutes on a laptop."""
     from suite import recipes
 
-    run(Path(recipes.__file__).with_name("quickstart.yaml"), out, offline, device, override)
+    path = Path(recipes.__file__).with_name("quickstart.yaml")
+    chosen = [f"name=quickstart-{_file_name(model)}", f"models={model}"] if model else []
+    run(path, out, offline, device, [*chosen, *(override or ())])
+
+
+def _file_name(model: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")
 
 
 @app.command()
@@ -87,14 +100,47 @@ def run(
     override: SetOption = None,
 ) -> None:
     """Run a recipe, or go on with it where it stopped."""
+    _check()
+    from suite.recipe_file import load_recipe
+
+    _run(load_recipe(recipe, override or ()), out, offline, device)
+
+
+@app.command()
+def study(
+    name: Annotated[str | None, typer.Argument(help="A study by name; none: list them.")] = None,
+    out: OutOption = Path("runs"),
+    offline: OfflineOption = False,
+    device: DeviceOption = "auto",
+    override: SetOption = None,
+) -> None:
+    """Run a study that ships with the package: a recipe made for one question."""
+    _check()
+    from studies import STUDIES
+    from suite.config import nearest
+    from suite.errors import ConfigError
+    from suite.recipe_file import build_recipe
+
+    if name is None:
+        for each in STUDIES.values():
+            typer.echo(f"{each.NAME}: {each.QUESTION}")
+        return
+    if name not in STUDIES:
+        raise ConfigError(f"no study {name!r}.{nearest(name, list(STUDIES))} Known: {', '.join(STUDIES)}")
+    _run(build_recipe(STUDIES[name].recipe(), override or (), f"study {name}"), out, offline, device)
+
+
+def _check() -> None:
     from suite.environment import check_installation
 
     check_installation()
-    from suite.recipe_file import load_recipe
+
+
+def _run(recipe: "Recipe", out: Path, offline: bool, device: str) -> None:
     from suite.runner import Options
     from suite.runner import run as run_recipe
 
-    outcome = run_recipe(load_recipe(recipe, override or ()), Options(out, offline, device))
+    outcome = run_recipe(recipe, Options(out, offline, device))
     _show(outcome)
     if any(row.status == "failed" for row in outcome.rows):
         raise typer.Exit(1)
@@ -132,8 +178,36 @@ def methods() -> None:
 
 
 @app.command()
+def inspect(cell: CellArgument) -> None:
+    """Show where the bits of a compressed cell go: codes, scales, codebooks, norms, signs, masks, the rest."""
+    from suite.anatomy import in_words, take_apart
+
+    typer.echo(in_words(take_apart(cell)))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A saved failure, runs/NAME/failures/FILE.")],
+    device: DeviceOption = "auto",
+) -> None:
+    """Run a layer that failed or came out non-finite again, from the file that the run saved."""
+    from suite.prepare import pick_device
+    from suite.reproduction import replay as again
+
+    outcome = again(file, pick_device(device))
+    typer.echo(f"{outcome.method.title} {outcome.method.variant}, {', '.join(outcome.names)}")
+    typer.echo(f"then: {outcome.reason}")
+    if outcome.failure:
+        typer.echo(f"now:  {outcome.failure}")
+        raise typer.Exit(1)
+    typer.echo("now:  it works")
+    for name, audit in zip(outcome.names, outcome.audits, strict=True):
+        typer.echo(f"  {name}: {', '.join(f'{key} {value}' for key, value in audit.items())}")
+
+
+@app.command()
 def export(
-    cell: Annotated[Path, typer.Argument(help="A finished cell's folder, runs/NAME/cells/ID.")],
+    cell: CellArgument,
     dense: Annotated[Path, typer.Option("--dense", help="New folder for an ordinary transformers checkpoint.")],
 ) -> None:
     """Write a compressed cell as a transformers checkpoint with decoded weights."""

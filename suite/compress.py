@@ -1,15 +1,15 @@
 """Compress the cells of one group during one walk over the model, shard by shard.
 
 Dense mode: the model stays as it is, so one walk's statistics serve every cell of the group. Sequential mode: a
-group is one cell, and each block is replayed with its compressed weights before the walk moves on. A block whose
+group is one cell, and each block is replayed with its compressed weights before the walk moves on; in the mode
+true-sequential the linears of a block, too, see what the compressed linears before them put out. A block whose
 shards are on disk is not computed again.
 """
 
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,18 +18,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernels.format import Format
-from methods.method import Compressed
-from methods.statistics import Statistic, Statistics
+from methods.statistics import Statistic
 from suite.architecture import Block, decoder_blocks, linears
-from suite.calibrate import Batch, advance, first_inputs, observe
+from suite.calibrate import Batch, Counted, advance, by_input, first_inputs, observe
 from suite.config import Cell
+from suite.errors import CalibrationError
 from suite.files import write_atomically
+from suite.layers import Decoded, Failures, compress_linears
 from suite.models import Subject
 from suite.progress import track
+from suite.reproduction import LayerFailure
 from suite.shards import as_stored, holds_shard, read_shard, shard_fingerprint, shard_name, write_shard
 
 logger = logging.getLogger(__name__)
+
+IN_SEQUENCE = ("sequential", "true-sequential")
 
 
 @dataclass
@@ -46,6 +49,11 @@ class Job:
         """Where block `index` goes."""
         return self.folder / shard_name(index)
 
+    @property
+    def failures(self) -> Failures:
+        """Where what fails is saved, beside the cells of the recipe."""
+        return Failures(self.folder.parent.parent / "failures", self.id)
+
     def look(self, blocks: int) -> None:
         """Find out which blocks are still to be done."""
         self.pending = {
@@ -61,14 +69,44 @@ def notes_path(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
+@dataclass(frozen=True)
+class Step:
+    """One block of a walk and what is fed to it."""
+
+    block: Block
+    index: int
+    batches: Sequence[Batch]
+    counted: Counted
+
+
+@dataclass
+class Seconds:
+    """Where the time of one block of one cell went."""
+
+    calibrate: float = 0.0
+    compress: float = 0.0
+
+    @contextmanager
+    def calibrating(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.calibrate += time.perf_counter() - start
+
+    @contextmanager
+    def compressing(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.compress += time.perf_counter() - start
+
+
 @torch.no_grad()
 def walk(
     subject: Subject, jobs: Sequence[Job], tokens: Tensor | None, device: torch.device, batch_tokens: int
 ) -> None:
     """Write every missing shard of the jobs. tokens [sequences, length] int64; None if no job needs data.
 
-    All jobs share one statistics mode; a sequential walk takes one job. A job that fails is marked and left
-    behind; the others go on.
+    All jobs share one statistics mode and one budget; a sequential walk takes one job. A job that fails is marked
+    and left behind; the others go on.
     """
     blocks = decoder_blocks(subject.model)
     for job in jobs:
@@ -77,10 +115,12 @@ def walk(
     batches: list[Batch] = []
     if tokens is not None and last >= 0:
         batches = first_inputs(subject.model, tokens, max(1, batch_tokens // tokens.shape[1]), device)
+    budget = jobs[0].cell.budget
+    counted = Counted(**budget.counted()) if budget else Counted()
     names = jobs[0].cell.label if len(jobs) == 1 else f"{len(jobs)} cells"
     for index in track(range(last + 1), f"walk, {names}"):
         with _on(blocks[index].module, device):
-            _do_block(subject, blocks[index], index, jobs, batches)
+            _do_block(subject, Step(blocks[index], index, batches, counted), jobs)
 
 
 @contextmanager
@@ -93,117 +133,114 @@ def _on(module: nn.Module, device: torch.device) -> Iterator[None]:
         module.to(home)
 
 
-def _do_block(subject: Subject, block: Block, index: int, jobs: Sequence[Job], batches: Sequence[Batch]) -> None:
-    waiting = [job for job in jobs if index in job.pending and job.trouble is None]
-    sequential = jobs[0].cell.mode == "sequential"
-    if not waiting:
-        if not sequential:
-            advance(block, index, batches)
+def _do_block(subject: Subject, step: Step, jobs: Sequence[Job]) -> None:
+    waiting = [job for job in jobs if step.index in job.pending and job.trouble is None]
+    if jobs[0].cell.mode in IN_SEQUENCE:
+        _do_in_sequence(subject, step, jobs[0])
+    elif not waiting:
+        advance(step.block, step.index, step.batches)
     else:
         start = time.perf_counter()
         needs = max(job.cell.method.needs for job in waiting)
-        statistics = observe(block, index, batches, needs, move_on=not sequential)
+        statistics = observe(step.block, step.index, step.batches, needs, step.counted, move_on=True)
         seconds = (time.perf_counter() - start) / len(waiting)
         for job in waiting:
-            _compress_block(subject, block, index, job, statistics, seconds)
-    if sequential and jobs[0].trouble is None:
-        start = time.perf_counter()
-        with _replaced(block, jobs[0].shard(index)):
-            advance(block, index, batches)
-        if index in jobs[0].pending:
-            _add_seconds(jobs[0].shard(index), time.perf_counter() - start)
+            with _marking(job):
+                start = time.perf_counter()
+                done = compress_linears(step.block, statistics, job.cell, subject.storage_dtype, job.failures)
+                _write(subject, step, job, done, Seconds(seconds, time.perf_counter() - start))
 
 
-def _compress_block(
-    subject: Subject,
-    block: Block,
-    index: int,
-    job: Job,
-    statistics: Mapping[str, Statistics],
-    calibrate: float,
-) -> None:
-    """Compress the block's linears by one method and write the shard; on trouble mark the job instead."""
-    start = time.perf_counter()
-    formats: dict[str, Format] = {}
-    audits: dict[str, Any] = {}
-    for name, layer in linears(block).items():
-        full = f"{block.name}.{name}"
-        try:
-            result = _compress_linear(layer, subject.storage_dtype, job, full, statistics[name])
-        except (ValueError, RuntimeError) as error:  # RuntimeError: what torch raises, out of memory included
-            logger.debug("%s, %s", job.cell.label, full, exc_info=True)
-            job.trouble = f"failed: {full}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def _do_in_sequence(subject: Subject, step: Step, job: Job) -> None:
+    """One block of a walk on which each block is fed by the compressed blocks before it."""
+    if job.trouble is not None:
+        return
+    block, index = step.block, step.index
+    with _marking(job), _restored(block) as replace:
+        if index not in job.pending:
+            formats, _ = read_shard(job.shard(index))
+            replace({name: formats[f"{block.name}.{name}.weight"].dequantize() for name in linears(block)})
+            advance(block, index, step.batches)
             return
-        decoded = result.format.dequantize()
-        if not torch.isfinite(decoded).all():
-            job.trouble = f"void: {full}: the compressed weight has non-finite values"
-            return
-        formats[f"{full}.weight"] = result.format
-        audits[full] = {**result.audit, **errors(layer.weight, decoded, statistics[name])}
+        done: dict[str, Decoded] = {}
+        seconds = Seconds()
+        for names in _steps(step, job):
+            with seconds.calibrating():
+                needs = job.cell.method.needs
+                statistics = observe(block, index, step.batches, needs, step.counted, only=names)
+            with seconds.compressing():
+                found = compress_linears(block, statistics, job.cell, subject.storage_dtype, job.failures)
+            replace({name: each.weight for name, each in found.items()})
+            done |= found
+        with seconds.calibrating():
+            advance(block, index, step.batches)
+        _write(subject, step, job, done, seconds)
+
+
+def _steps(step: Step, job: Job) -> list[list[str] | None]:
+    """The linears whose statistics are taken at one time: all, or in `true-sequential` those of one input."""
+    if job.cell.mode != "true-sequential":
+        return [None]
+    first = observe(step.block, step.index, step.batches[:1], Statistic.DIAGONAL)
+    return [*by_input(first)]
+
+
+@contextmanager
+def _marking(job: Job) -> Iterator[None]:
+    """A failure inside marks the job and is over; the study goes on without it."""
+    try:
+        yield
+    except LayerFailure as failure:
+        logger.debug("%s", job.cell.label, exc_info=True)
+        job.trouble = str(failure)
+    except CalibrationError as error:
+        if job.cell.mode not in IN_SEQUENCE:
+            raise  # the dense model itself gives no usable statistics, to nobody
+        job.trouble = f"void: {error}"
+
+
+@contextmanager
+def _restored(block: Block) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
+    """Gives a function that puts weights in place of the linears' own, which come back in the end."""
+    layers = linears(block)
+    dense = {name: layer.weight.data for name, layer in layers.items()}
+
+    def replace(weights: Mapping[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            layers[name].weight.data = weight.to(dense[name].device, dense[name].dtype)
+
+    try:
+        yield replace
+    finally:
+        for name, layer in layers.items():
+            layer.weight.data = dense[name]
+
+
+def _write(subject: Subject, step: Step, job: Job, done: Mapping[str, Decoded], seconds: Seconds) -> None:
+    """Put the block's shard on disk, and beside it the notes."""
+    name = step.block.name
+    formats = {f"{name}.{linear}.weight": each.format for linear, each in done.items()}
     others = {
-        name: as_stored(tensor, subject.storage_dtype)
-        for name, tensor in _block_state(block).items()
-        if name not in formats
+        full: as_stored(tensor, subject.storage_dtype)
+        for full, tensor in _block_state(step.block).items()
+        if full not in formats
     }
-    notes = {"audit": audits, "calibrate_seconds": calibrate, "compress_seconds": time.perf_counter() - start}
-    write_atomically(notes_path(job.shard(index)), json.dumps(notes).encode())
-    write_shard(job.shard(index), formats, others, shard_fingerprint(job.id, index))
-
-
-def _compress_linear(
-    layer: nn.Linear, dtype: torch.dtype, job: Job, full_name: str, statistics: Statistics
-) -> Compressed:
-    """Each linear has its own stream of random numbers, drawn on the CPU: neither the order of work, nor resuming,
-    nor the device changes them.
-    """
-    weight = layer.weight.detach().to(dtype)
-    key = hashlib.sha256(f"{job.cell.seed}/{full_name}".encode()).digest()
-    rng = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
-    return job.cell.method.compress(weight, statistics, rng)
-
-
-def errors(weight: Tensor, decoded: Tensor, statistics: Statistics) -> dict[str, float]:
-    """Relative squared errors of one layer: of the weight, and of it weighted by diag(XᵀX) where that is known.
-
-    weight, decoded [out, in]. `weight_error` is ‖Ŵ − W‖² / ‖W‖²; `output_error` weights column j by h_j.
-    """
-    wrong, energy = (decoded - weight).square().sum(0), weight.square().sum(0)  # [in]
-    result = {"weight_error": float(wrong.sum() / energy.sum())}
-    if statistics.tokens:
-        h = statistics.x_sq.to(wrong.device)
-        result["output_error"] = float((wrong @ h) / (energy @ h))
-    return result
+    notes = {
+        "audit": {f"{name}.{linear}": each.audit for linear, each in done.items()},
+        "calibrate_seconds": seconds.calibrate,
+        "compress_seconds": seconds.compress,
+    }
+    write_atomically(notes_path(job.shard(step.index)), json.dumps(notes).encode())
+    write_shard(job.shard(step.index), formats, others, shard_fingerprint(job.id, step.index))
 
 
 def _block_state(block: Block) -> dict[str, Tensor]:
     return {f"{block.name}.{name}": tensor for name, tensor in block.module.state_dict().items()}
 
 
-@contextmanager
-def _replaced(block: Block, shard: Path) -> Iterator[None]:
-    """The block with its linears' weights as the shard on disk decodes them; the dense ones come back after."""
-    layers = linears(block)
-    dense = {name: layer.weight.data for name, layer in layers.items()}
-    formats, _ = read_shard(shard)
-    try:
-        for name, layer in layers.items():
-            decoded = formats[f"{block.name}.{name}.weight"].dequantize()
-            layer.weight.data = decoded.to(layer.weight.device, layer.weight.dtype)
-        yield
-    finally:
-        for name, layer in layers.items():
-            layer.weight.data = dense[name]
-
-
-def _add_seconds(shard: Path, seconds: float) -> None:
-    notes = json.loads(notes_path(shard).read_text(encoding="utf-8"))
-    notes["calibrate_seconds"] += seconds
-    write_atomically(notes_path(shard), json.dumps(notes).encode())
-
-
 def group_key(cell: Cell) -> tuple[Any, ...]:
     """Cells with equal keys can share a walk; a sequential cell only walks alone."""
-    alone = cell if cell.mode == "sequential" else None
+    alone = cell if cell.mode in IN_SEQUENCE else None
     return (
         cell.model,
         cell.budget,

@@ -15,13 +15,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from methods import METHODS, method_named
-from methods.method import Method
+from methods.method import Method, SharingMethod, StatisticsMode
 from methods.settings import settings_of
 from methods.statistics import Statistic
 from suite.errors import ConfigError
 
-Mode = Literal["none", "dense", "sequential"]
+TokenWeights = Literal["uniform", "unit"]
 STATISTICS_KEY = "statistics"  # beside a method's own settings: which inputs its statistics come from
+MODES = ["dense", "sequential", "true-sequential"]
 
 
 def nearest(key: str, known: Sequence[str]) -> str:
@@ -64,14 +65,41 @@ class Tokens(Strict):
 
 
 class Budget(Tokens):
-    """Calibration tokens: `sequences` × `length`, drawn by the cell's seed and kept in the ledger."""
+    """Calibration tokens: `sequences` × `length`, drawn by the cell's seed and kept in the ledger.
+
+    The last two keys say what part each token has in the statistics.
+    """
 
     sequences: int = Field(ge=1)
+    skip_first: int = Field(
+        default=0, ge=0, description="tokens at the start of each sequence that are context only (attention sinks)"
+    )
+    token_weights: TokenWeights = Field(
+        default="uniform", description="unit: each token's input is scaled to length 1 before it is counted"
+    )
+
+    @model_validator(mode="after")
+    def _some_token_counts(self) -> "Budget":
+        if self.skip_first >= self.length:
+            raise ValueError(
+                f"skip_first is {self.skip_first}: of a sequence of {self.length} no token would count; lower it"
+            )
+        return self
 
     def describe(self) -> str:
         """The budget in words, as a caption says it."""
         joined = "documents apart" if self.join is None else f"joined by {self.join!r}"
-        return f"{self._text}, {self.sequences} x {self.length} tokens, {joined}"
+        first = f", first {self.skip_first} of each left out" if self.skip_first else ""
+        weighted = "" if self.token_weights == "uniform" else f", {self.token_weights} token weights"
+        return f"{self._text}, {self.sequences} x {self.length} tokens, {joined}{first}{weighted}"
+
+    def drawn(self, split: str) -> "Budget":
+        """What the ledger records: the split by name, and nothing that changes no token."""
+        return self.model_copy(update={"split": split, "skip_first": 0, "token_weights": "uniform"})
+
+    def counted(self) -> dict[str, Any]:
+        """The part of each token in the statistics: these keys change a cell, but no token."""
+        return {"skip_first": self.skip_first, "token_weights": self.token_weights}
 
 
 class Protocol(Tokens):
@@ -136,7 +164,7 @@ class Recipe(Strict):
                 unfolded += [Cell(model, method, budget, seed, mode) for budget, seed in draws]
         return list(dict.fromkeys(unfolded))
 
-    def _variants(self) -> Iterator[tuple[Method, Mode]]:
+    def _variants(self) -> Iterator[tuple[Method, StatisticsMode]]:
         for name, entries in self.methods.items():
             for entry in entries if isinstance(entries, list) else [entries or {}]:
                 for settings in axes(entry):
@@ -151,7 +179,7 @@ class Cell:
     method: Method
     budget: Budget | None
     seed: int
-    mode: Mode
+    mode: StatisticsMode
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -174,6 +202,7 @@ class Cell:
                 "settings": self.settings,
                 "mode": self.mode,
                 "ledger": ledger_id,
+                "counted": self.budget.counted() if self.budget else None,
                 "seed": self.seed,
                 "dtype": dtype,
             }
@@ -189,7 +218,7 @@ def axes(entry: Any) -> Iterator[dict[str, Any]]:
         yield dict(zip(entry, combination, strict=True))
 
 
-def build_method(name: str, settings: dict[str, Any]) -> tuple[Method, Mode]:
+def build_method(name: str, settings: dict[str, Any]) -> tuple[Method, StatisticsMode]:
     """A method with its settings checked, and its statistics mode (published unless `statistics` says)."""
     method_class = METHODS[name]
     known = [*(setting.name for setting in settings_of(method_class)), STATISTICS_KEY]
@@ -200,13 +229,19 @@ def build_method(name: str, settings: dict[str, Any]) -> tuple[Method, Mode]:
             )
     settings = dict(settings)
     mode = settings.pop(STATISTICS_KEY, method_class.statistics_mode)
-    allowed = ["none"] if method_class.needs is Statistic.NONE else ["dense", "sequential"]
+    allowed = ["none"] if method_class.statistics_mode == "none" else MODES
     if mode not in allowed:
         raise ConfigError(f"methods.{name}.{STATISTICS_KEY} is {mode!r}; allowed: {', '.join(allowed)}")
     try:
-        return method_class(**settings), mode
+        method = method_class(**settings)
     except ValidationError as error:
         raise ConfigError(first_error(error, f"methods.{name}")) from None
+    if mode == "true-sequential" and isinstance(method, SharingMethod) and method.share == "block":
+        raise ConfigError(
+            f"methods.{name}.share is 'block', but {STATISTICS_KEY} true-sequential compresses a block in steps; "
+            f"set share to linear or input, or {STATISTICS_KEY} to dense or sequential"
+        )
+    return method, mode
 
 
 def digest(value: Any) -> str:

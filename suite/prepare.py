@@ -98,7 +98,7 @@ def _draw_entries(
         if budget is None or key in entries:
             continue
         texts = _texts(budget.source, budget.split, offline)
-        named = budget.model_copy(update={"split": texts.split})
+        named = budget.drawn(texts.split)
         entry = draw(texts.documents, texts.sha256, subject.tokenizer, named, cell.seed)
         for cut in windows:
             if not recipe.allow_overlap:

@@ -24,15 +24,20 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    return build_recipe(values, overrides, str(path))
+
+
+def build_recipe(values: dict[str, Any], overrides: Sequence[str], origin: str) -> Recipe:
+    """Override and validate a recipe's values, in place; a fault is a ConfigError that starts with `origin`."""
     try:
         for override in overrides:
             apply_override(values, override)
         recipe = Recipe.model_validate(values)
         recipe.cells()
     except ValidationError as error:
-        raise ConfigError(f"{path}: {first_error(error)}") from None
+        raise ConfigError(f"{origin}: {first_error(error)}") from None
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{origin}: {error}") from None
     return recipe
 
 

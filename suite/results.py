@@ -85,7 +85,7 @@ class Row(Record):
     title: str = Field(description="the method's name in print")
     variant: str = Field(description="pattern or bits in print: 50%, 2:4, 4 bits g64")
     settings: dict[str, Any]
-    statistics_mode: Literal["none", "dense", "sequential"]
+    statistics_mode: Literal["none", "dense", "sequential", "true-sequential"]
     seed: int
     calibration: str | None = Field(description="the budget in words; None if the method uses no data")
     calibration_tokens: int

@@ -196,7 +196,7 @@ class _Study:
             settings=cell.settings,
             statistics_mode=cell.mode,
             seed=cell.seed,
-            calibration=entry.budget.describe() if entry else None,
+            calibration=_calibration(cell, entry),
             calibration_tokens=entry.count if entry else 0,
             ledger=entry.id if entry else None,
             protocol=f"{cut.protocol.describe()}, {ARITHMETIC}",
@@ -210,6 +210,13 @@ class _Study:
 def row_id(job: Job, cut: Windows) -> str:
     """One cell under one protocol."""
     return digest([job.id, cut.protocol_id, cut.tokens_id])[:16]
+
+
+def _calibration(cell: Cell, entry: Entry | None) -> str | None:
+    """The cell's budget in words, its split by name."""
+    if cell.budget is None or entry is None:
+        return None
+    return cell.budget.model_copy(update={"split": entry.budget.split}).describe()
 
 
 def _groups(jobs: list[Job]) -> list[list[Job]]:

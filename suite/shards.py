@@ -36,12 +36,20 @@ def shard_fingerprint(cell_id: str, index: int) -> str:
 
 
 def write_shard(path: Path, formats: Mapping[str, Format], others: Mapping[str, Tensor], fingerprint: str) -> None:
-    """Write compressed weights (by the full name of the parameter they replace) and other tensors, atomically."""
+    """Write compressed weights (by the full name of the parameter they replace) and other tensors, atomically.
+
+    A tensor that several weights hold, such as a shared codebook, is written once, under the first one's name.
+    """
     tensors = dict(others)
     described: dict[str, dict[str, Any]] = {}
+    written: dict[int, str] = {}
     for name, compressed in formats.items():
-        described[name] = {"format": compressed.name, "meta": compressed.meta()}
-        tensors |= {f"{name}.{part}": tensor for part, tensor in compressed.tensors().items()}
+        parts = {part: (f"{name}.{part}", tensor) for part, tensor in compressed.tensors().items()}
+        shared = {part: written[id(tensor)] for part, (_, tensor) in parts.items() if id(tensor) in written}
+        described[name] = {"format": compressed.name, "meta": compressed.meta(), "shared": shared}
+        for part in parts.keys() - shared.keys():
+            key, tensor = parts[part]
+            written[id(tensor)], tensors[key] = key, tensor
     header = json.dumps({"fingerprint": fingerprint, "formats": described}, sort_keys=True)
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     write_atomically(path, save(on_host, {HEADER_KEY: header}))
@@ -52,14 +60,16 @@ def read_shard(path: Path) -> tuple[dict[str, Format], dict[str, Tensor]]:
     try:
         described = _header(path)["formats"]
         tensors = load_file(path)
-        formats = {}
+        formats, parts = {}, set()
         for name, entry in described.items():
-            parts = {key: tensors.pop(key) for key in [k for k in tensors if k.startswith(f"{name}.")]}
-            stored = {key.removeprefix(f"{name}."): tensor for key, tensor in parts.items()}
+            own = {key.removeprefix(f"{name}."): key for key in tensors if key.startswith(f"{name}.")}
+            stored = {part: tensors[key] for part, key in (own | entry["shared"]).items()}
             formats[name] = FORMATS[entry["format"]].from_tensors(stored, entry["meta"])
+            parts |= set(own.values())
+        others = {name: tensor for name, tensor in tensors.items() if name not in parts}
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({_short(error)}); remove it and run the recipe again") from None
-    return formats, tensors
+    return formats, others
 
 
 def as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

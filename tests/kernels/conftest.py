@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kernels.format import Format
+from kernels.lattice import Lattice
 from kernels.packing import pack
 from kernels.quantized import Codebook, GroupedInt
 from kernels.sparse import Dense, Masked, NMSparse
@@ -37,6 +38,13 @@ def _codebook(rng: torch.Generator) -> Format:
     return Codebook((5, 20), pack(codes, 5), book.half(), norms[:5].half(), norms[5:].half())
 
 
+def _lattice(rng: torch.Generator) -> Format:
+    codes, residual = torch.randint(2**16, (5, 3), generator=rng), torch.randint(2**8, (5, 3), generator=rng)
+    signs = [torch.randint(2, (1, n), generator=rng) for n in (24, 5)]
+    packed = pack(codes, 16), pack(residual, 8), *(pack(s, 1) for s in signs)
+    return Lattice((5, 20), *packed, torch.rand(1, generator=rng), torch.rand(20, generator=rng).half(), 3, 24, 1)
+
+
 def _masked(rng: torch.Generator) -> Format:
     weight = torch.randn(5, 20, generator=rng).bfloat16()
     return Masked.of(weight, weight > 0.3)
@@ -58,6 +66,7 @@ MAKERS: dict[str, Callable[[torch.Generator], Format]] = {
     "dense": _dense,
     "grouped-int": _grouped,
     "codebook": _codebook,
+    "lattice": _lattice,
     "masked": _masked,
     "nm-sparse": _nm_sparse,
 }

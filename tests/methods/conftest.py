@@ -13,7 +13,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 @pytest.fixture(params=["small", "awkward"])
 def golden(request: pytest.FixtureRequest) -> dict[str, Tensor]:
     """Figures of the published implementations; the awkward ones have ragged groups and dead inputs."""
-    figures: dict[str, Tensor] = load_file(GOLDEN / f"{request.param}.safetensors")
+    figures: dict[str, Tensor] = {}
+    for kind in ("", "_compensated"):
+        figures |= load_file(GOLDEN / f"{request.param}{kind}.safetensors")
     return figures
 
 

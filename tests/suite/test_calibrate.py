@@ -16,7 +16,7 @@ from transformers.models.auto import AutoModelForCausalLM
 
 from methods.statistics import Statistic
 from suite.architecture import decoder_blocks, linears
-from suite.calibrate import advance, first_inputs, observe
+from suite.calibrate import Counted, advance, by_input, first_inputs, observe
 from suite.errors import CalibrationError
 
 SMALL = {"vocab_size": 64, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 3}
@@ -127,3 +127,59 @@ def test_infinite_inputs_name_the_layer(tokens):
             Statistic.DIAGONAL,
             move_on=False,
         )
+
+
+@pytest.fixture
+def first_block(tokens):
+    """The first block of a Llama and its input in one batch."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[0]).eval()
+    return decoder_blocks(model)[0], first_inputs(model, tokens, 5, CPU)
+
+
+def inputs_of(block, batches, name: str) -> torch.Tensor:
+    seen = []
+    layer = linears(block)[name]
+    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        observe(block, 0, batches, Statistic.DIAGONAL)
+    hook.remove()
+    return torch.cat(seen)  # [sequences, length, in]
+
+
+def test_the_first_tokens_can_be_left_out(first_block):
+    x = inputs_of(*first_block, "mlp.down_proj")
+    block, batches = first_block
+    found = observe(block, 0, batches, Statistic.GRAM, Counted(skip_first=3))["mlp.down_proj"]
+    rest = x[:, 3:].flatten(0, 1)
+    assert found.tokens == len(rest) == x.shape[0] * (x.shape[1] - 3)
+    torch.testing.assert_close(found.gram, rest.T @ rest)
+
+
+def test_unit_token_weights_give_each_token_one_part(first_block):
+    x = inputs_of(*first_block, "mlp.down_proj").flatten(0, 1)
+    block, batches = first_block
+    found = observe(block, 0, batches, Statistic.DIAGONAL, Counted(token_weights="unit"))["mlp.down_proj"]
+    assert float(found.x_sq.sum()) == pytest.approx(len(x))
+    torch.testing.assert_close(found.x_sq, (x / x.norm(dim=1, keepdim=True)).square().sum(0))
+
+
+def test_leaving_out_first_tokens_needs_sequences():
+    with pytest.raises(CalibrationError, match=r"skip_first is 2, but a linear is fed \(30, 4\)"):
+        Counted(skip_first=2)(torch.ones(30, 4))
+
+
+def test_only_the_named_linears_are_watched(first_block):
+    found = observe(*first_block[:1], 0, first_block[1], Statistic.DIAGONAL, only=["mlp.down_proj"])
+    assert list(found) == ["mlp.down_proj"]
+
+
+def test_linears_are_grouped_by_input_in_the_order_of_calls(first_block):
+    block, batches = first_block
+    groups = by_input(observe(block, 0, batches, Statistic.DIAGONAL))
+    assert groups == [
+        ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        ["self_attn.o_proj"],
+        ["mlp.gate_proj", "mlp.up_proj"],
+        ["mlp.down_proj"],
+    ]

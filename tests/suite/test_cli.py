@@ -5,9 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from methods.rtn import RTN
+from methods.statistics import Statistics
+from studies import STUDIES
 from suite import cli
+from suite.reproduction import Task, save_task
 
 BIN = Path(sys.executable).with_name("nowag-bench")
 
@@ -60,6 +65,32 @@ def test_export_writes_a_checkpoint(finished, invoke, tmp_path):
     status, out, _ = invoke("export", cell, "--dense", tmp_path / "dense")
     assert status == 0 and str(tmp_path / "dense") in out
     assert (tmp_path / "dense" / "model.safetensors").exists()
+
+
+def test_inspect_shows_where_the_bits_go(finished, invoke):
+    cells = (finished[0] / "cells").iterdir()
+    tables = [invoke("inspect", cell)[1] for cell in cells]
+    assert any("kept weights" in table and "indices" in table for table in tables)  # Wanda 2:4
+    assert all("= weight files" in table for table in tables)
+
+
+def test_replay_runs_a_saved_failure_again(invoke, tmp_path):
+    statistics = Statistics.none(8)
+    task = Task(("layer",), (torch.randn(4, 8),), (statistics,), 0)
+    save_task(tmp_path / "f.safetensors", task, RTN(bits=3), {"bits": 3}, "void: it was so")
+    status, out, _ = invoke("replay", tmp_path / "f.safetensors", "--device", "cpu")
+    assert status == 0 and "then: void: it was so" in out and "now:  it works" in out
+    task = Task(("layer",), (torch.full((4, 8), torch.nan),), (statistics,), 0)
+    save_task(tmp_path / "g.safetensors", task, RTN(), {}, "failed: then too")
+    status, out, _ = invoke("replay", tmp_path / "g.safetensors", "--device", "cpu")
+    assert status == 1 and "now:  failed: layer: ValueError: 32 of 32 weights are NaN" in out
+
+
+def test_study_lists_its_questions_and_refuses_what_it_does_not_know(invoke):
+    status, out, _ = invoke("study")
+    assert status == 0 and all(f"{name}: {each.QUESTION}" in out for name, each in STUDIES.items())
+    status, _, err = invoke("study", "normaliser")
+    assert status == 2 and "no study 'normaliser'. Did you mean 'normalizer'? Known: " in err
 
 
 def test_sync_finds_nothing_left_to_send(finished, invoke):

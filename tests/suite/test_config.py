@@ -52,9 +52,11 @@ def test_cell_identity_depends_on_every_part(recipe_values):
     cell = Recipe.model_validate(recipe_values).cells()[-1]
     other = Cell(cell.model, METHODS["nowag-p"](sparsity=0.6), cell.budget, cell.seed, cell.mode)
     seeded = Cell(cell.model, cell.method, cell.budget, 1, cell.mode)
+    counted = cell.budget.model_copy(update={"skip_first": 1})
+    skipping = Cell(cell.model, cell.method, counted, cell.seed, cell.mode)
     parts = [("m", "l", "float32"), ("n", "l", "float32"), ("m", "k", "float32"), ("m", "l", "bfloat16")]
-    ids = {cell.identity(*p) for p in parts} | {other.identity(*parts[0]), seeded.identity(*parts[0])}
-    assert len(ids) == 6
+    ids = {cell.identity(*p) for p in parts} | {c.identity(*parts[0]) for c in (other, seeded, skipping)}
+    assert len(ids) == 7
 
 
 def test_an_override_reaches_every_variant_of_a_method():
@@ -85,6 +87,18 @@ def test_an_override_makes_the_mappings_it_needs_and_reads_yaml():
         ({"methods": {"nowag-p": {"sparsity": "4:2"}}}, "4:2"),
         ({"methods": {"wanda": {"statistics": "wet"}}}, "allowed: dense, sequential"),
         ({"methods": {"rtn": {"statistics": "dense"}}}, "allowed: none"),
+        (
+            {"methods": {"nowag-vq": {"share": "block", "statistics": "true-sequential"}}},
+            "share is 'block', but statistics true-sequential compresses a block in steps",
+        ),
+        (
+            {"calibration": {"source": "x", "sequences": 1, "length": 8, "skip_first": 8}},
+            "skip_first is 8: of a sequence of 8 no token would count",
+        ),
+        (
+            {"calibration": {"source": "x", "sequences": 1, "length": 8, "token_weights": "heavy"}},
+            "calibration.0.token_weights: input should be 'uniform' or 'unit'",
+        ),
         ({"methods": {}}, "methods"),
         ({"name": "a/b"}, "name"),
         ({"models": []}, "models"),

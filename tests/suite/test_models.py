@@ -155,7 +155,7 @@ def test_foreign_code_is_not_run_unasked(folder):
 
 @pytest.mark.parametrize("spec", ["no-such-model", "./no/such", "a/b/c", "/no/such"])
 def test_what_is_neither_here_nor_a_hub_name_is_refused(spec):
-    refused(spec, "give one, a hub name organisation/name.* or smollm2-135m")
+    refused(spec, "give one, a hub name organisation/name.*, smollm2-135m or tiny")
 
 
 def test_a_hub_model_out_of_reach_points_to_what_works(monkeypatch):

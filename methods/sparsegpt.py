@@ -1,0 +1,83 @@
+"""SparseGPT (arXiv:2301.00774): prune where W_ij² / U_jj² is small, and let later columns make up for it.
+
+H⁻¹ = UᵀU for the damped H. Kept weights take the dtype they are stored in before their error is passed on.
+"""
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from kernels.format import stored
+from kernels.obs import Kept, solve_columns, upper_factor
+from methods.hessian import Damping, factored, gram_error, unit_gram, with_dead
+from methods.method import SETTINGS, Compressed, StatisticsMode, require
+from methods.normalizer import Normalize, normalize, normalize_variant
+from methods.pruning import Pattern, Sparsity, keep_n_of_m, pattern_of, pruned, sparsity_variant, threshold
+from methods.statistics import Statistic, Statistics
+
+BLOCK, DAMPING = 128, 0.01
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
+class SparseGPT:
+    """Blocks of columns compete on their own, or each M consecutive inputs as updated by all before them.
+
+    Of a block, all up to the score of rank int(numel * sparsity) fall, ties with it too; the audit says how many.
+    For N:M a block is rounded up to whole groups of M, which changes no choice.
+    """
+
+    sparsity: Sparsity = 0.5
+    block_size: Annotated[int, Field(ge=1, description="columns that compete for the same sparsity")] = BLOCK
+    damping: Damping = DAMPING
+    normalize: Normalize = "none"
+
+    name: ClassVar[str] = "sparsegpt"
+    title: ClassVar[str] = "SparseGPT"
+    paper: ClassVar[str | None] = "arXiv:2301.00774"
+    needs: ClassVar[Statistic] = Statistic.GRAM
+    statistics_mode: ClassVar[StatisticsMode] = "sequential"
+    revision: ClassVar[int] = 1
+
+    @property
+    def variant(self) -> str:
+        block = "" if self.block_size == BLOCK else f" block={self.block_size}"
+        damping = "" if self.damping == DAMPING else f" damping={self.damping:g}"
+        return f"{sparsity_variant(self.sparsity)}{damping}{block}{normalize_variant(self.normalize)}"
+
+    def unsupported(self, shape: tuple[int, int]) -> str | None:
+        pattern = pattern_of(self.sparsity)
+        return pattern.unsupported(shape) if pattern else None
+
+    def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
+        """W [out, in] and H [in, in] to the weights that matter most, updated; chance plays no part."""
+        require(self, weight, statistics)
+        original, gram = weight.float(), unit_gram(statistics)
+        found = factored(with_dead(gram, statistics), self.damping, upper_factor)
+        # The error of W / r_in under H is that of W under H / (r_in r_inᵀ): U takes the norms, W keeps its dtype.
+        _, r_out, r_in = normalize(original, how=self.normalize)
+        upper = found.factor if r_in is None else found.factor * r_in
+        scale = upper.diagonal()[:, None] * (1 if r_out is None else r_out)  # [in, 1] or [in, out]
+        alive = original.masked_fill(statistics.x_sq == 0, 0)
+        pattern, keep = pattern_of(self.sparsity), torch.empty_like(alive.T, dtype=torch.bool)  # [in, out]
+
+        def choose(w: Tensor, columns: slice) -> Kept:
+            score = (w[columns] / scale[columns]).square()  # [columns, out]
+            keep[columns] = _kept(score, self.sparsity, pattern)
+            return Kept(keep[columns], weight.dtype)
+
+        tile = pattern.of if pattern else self.block_size
+        solved = solve_columns(alive, upper, choose, -(-self.block_size // tile) * tile, tile)
+        outcome = pruned(stored(solved, weight.dtype, "updated weights"), keep.T, pattern)
+        error = gram_error(original, solved, gram)
+        audit = {**outcome.audit, **statistics.audit(), **found.audit, "gram_error": error}
+        return Compressed(outcome.format, audit)
+
+
+def _kept(score: Tensor, sparsity: float | str, pattern: Pattern | None) -> Tensor:
+    """Mask [columns, out] of the scores [columns, out] that stay."""
+    if pattern:
+        return keep_n_of_m(score.T, pattern).T
+    return score > threshold(score, float(sparsity))

@@ -1,0 +1,119 @@
+"""A failure that can be run again: the weights, the statistics and the settings of the linears that it struck.
+
+`nowag-bench replay FILE` does so, with the model and the calibration data out of the way.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Generator, Tensor
+
+from methods.method import Compressed, Method, SharingMethod
+from methods.statistics import Statistics
+from suite.config import build_method
+from suite.environment import describe
+from suite.errors import CheckpointError
+from suite.files import write_atomically
+
+HEADER_KEY = "nowag_bench_failure"
+EXPECTED = (ValueError, RuntimeError)  # what a method refuses, and what torch raises, out of memory included
+
+
+class LayerFailure(Exception):
+    """A method could not compress a layer; the message starts with the status that the row gets."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Linears that one call of a method compresses: one, or those that share something."""
+
+    names: tuple[str, ...]
+    weights: tuple[Tensor, ...]  # [out, in] each, in the storage dtype
+    statistics: tuple[Statistics, ...]
+    seed: int
+
+    def run(self, method: Method) -> list[tuple[Compressed, Tensor]]:
+        """Result and decoded weight of each linear. LayerFailure if the method fails or a weight is not finite.
+
+        The random numbers are drawn on the CPU from the task's own seed: neither the order of work, nor resuming,
+        nor the device changes them.
+        """
+        rng = Generator().manual_seed(self.seed)
+        try:
+            if isinstance(method, SharingMethod):
+                results = method.compress_together(self.weights, self.statistics, rng)
+            else:
+                results = [method.compress(self.weights[0], self.statistics[0], rng)]
+        except EXPECTED as error:
+            names = ", ".join(self.names)
+            reason = " ".join(str(error).split())[:300]
+            raise LayerFailure(f"failed: {names}: {type(error).__name__}: {reason}") from error
+        decoded = [result.format.dequantize() for result in results]
+        for name, weight in zip(self.names, decoded, strict=True):
+            if not torch.isfinite(weight).all():
+                raise LayerFailure(f"void: {name}: the compressed weight has non-finite values")
+        return list(zip(results, decoded, strict=True))
+
+
+def save_task(path: Path, task: Task, method: Method, settings: Mapping[str, Any], reason: str) -> None:
+    """Write all that `replay` needs to one safetensors file."""
+    tensors: dict[str, Tensor] = {}
+    for number, (weight, statistics) in enumerate(zip(task.weights, task.statistics, strict=True)):
+        parts = {"weight": weight, "x_sq": statistics.x_sq, "mean": statistics.mean, "gram": statistics.gram}
+        # clones: linears of one input have one Gram matrix between them, which safetensors refuses to write twice
+        tensors |= {f"{number}.{part}": t.detach().cpu().clone() for part, t in parts.items() if t is not None}
+    header = {
+        "method": method.name,
+        "settings": dict(settings),
+        "names": task.names,
+        "tokens": [statistics.tokens for statistics in task.statistics],
+        "seed": task.seed,
+        "reason": reason,
+        "environment": describe(),
+    }
+    write_atomically(path, save(tensors, {HEADER_KEY: json.dumps(header)}))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a saved failure was, and what became of it now."""
+
+    method: Method
+    names: Sequence[str]
+    reason: str
+    failure: str | None
+    audits: list[dict[str, Any]]
+
+
+def replay(path: Path, device: torch.device) -> Replay:
+    """Run a saved task again on `device`. CheckpointError when the file is not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()[HEADER_KEY])
+        tensors = {name: tensor.to(device) for name, tensor in load_file(path).items()}
+        task = Task(
+            tuple(header["names"]),
+            tuple(tensors[f"{number}.weight"] for number in range(len(header["names"]))),
+            tuple(_statistics(tensors, number, tokens) for number, tokens in enumerate(header["tokens"])),
+            header["seed"],
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{path} is no saved failure ({reason}); give one of runs/NAME/failures") from None
+    method, _ = build_method(header["method"], header["settings"])
+    try:
+        results = task.run(method)
+    except LayerFailure as error:
+        return Replay(method, task.names, header["reason"], str(error), [])
+    return Replay(method, task.names, header["reason"], None, [dict(result.audit) for result, _ in results])
+
+
+def _statistics(tensors: Mapping[str, Tensor], number: int, tokens: int) -> Statistics:
+    x_sq, mean = tensors[f"{number}.x_sq"], tensors[f"{number}.mean"]
+    return Statistics(x_sq, mean, tokens, tensors.get(f"{number}.gram"))
