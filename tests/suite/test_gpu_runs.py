@@ -18,9 +18,16 @@ METHODS = {
     "magnitude": {"sparsity": "2:4"},
     "wanda": {"sparsity": [0.5, "4:8"]},
     "nowag-p": {"sparsity": [0.5, "2:4"]},
+    "sparsegpt": {"sparsity": [0.5, "2:4"], "statistics": "dense"},
     "rtn": {"bits": 3, "group_size": 16},
-    "nowag-vq": {"bits": 1, "dim": 4, "iterations": 10},
+    "gptq": {"bits": [3, 4], "group_size": 16, "statistics": "dense"},
+    "quip-sharp": {"bits": 2, "sweeps": 2},
+    "nowag-vq": [
+        {"bits": 1, "dim": 4, "iterations": 10},
+        {"bits": 1, "dim": 4, "iterations": 10, "feedback": "ldlq"},
+    ],
 }
+UPDATING = {"sparsegpt", "gptq", "quip-sharp"}  # one code that rounds the other way moves those after it
 
 
 @pytest.fixture
@@ -39,8 +46,9 @@ def test_a_gpu_keeps_and_rounds_as_a_cpu_does(outcomes):
     for on_cpu, on_gpu in zip(*(outcome.rows for outcome in outcomes), strict=True):
         if on_cpu.statistics_mode == "sequential":
             continue  # a weight that falls the other way in one block moves all statistics after it
+        share = 1e-2 if on_cpu.method in UPDATING or on_cpu.settings.get("feedback") == "ldlq" else 1e-4
         cells = [
             load_cell(o.folder / "cells" / r.cell_id) for o, r in zip(outcomes, (on_cpu, on_gpu), strict=True)
         ]
         one, two = (torch.cat([p.flatten() for p in cell.model.model.layers.parameters()]) for cell in cells)
-        assert (one - two).abs().gt(1e-4 * one.abs().max()).float().mean() <= 1e-4
+        assert (one - two).abs().gt(1e-4 * one.abs().max()).float().mean() <= share
