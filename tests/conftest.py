@@ -1,10 +1,13 @@
 """Rows as a run would leave them, with numbers that are easy to follow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from suite import runner
 from suite.results import Cost, Quality, Row, Size
 
 SIZE = Size(
@@ -64,3 +67,33 @@ def make_row() -> Callable[..., Row]:
         return Row(**{**DEFAULTS, "row_id": row_id, "cell_id": f"cell-{row_id}", **given})
 
     return make
+
+
+@dataclass
+class Recorder:
+    """What stands in for a Tracker: takes rows and keeps nothing."""
+
+    out: Path
+    uri: str
+    experiment: str = ""
+    recipe_text: str = ""
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def record(self, row: Row, artifacts: list[Path]) -> None:
+        assert isinstance(row, Row)
+
+    def pending(self) -> list[Path]:
+        return []
+
+
+@pytest.fixture(scope="module")
+def no_tracking() -> Iterator[None]:
+    """MLflow has its own tests; elsewhere a run need not lay out a database."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "Tracker", Recorder)
+        yield

@@ -3,7 +3,6 @@
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,6 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from suite import runner
-from suite.results import Row
 
 WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
 
@@ -101,29 +97,3 @@ def write_recipe(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def no_tracking(monkeypatch):
-    """MLflow has its own tests; here a recorder stands in, so that each run does not lay out a database."""
-
-    @dataclass
-    class Recorder:
-        out: Path
-        uri: str
-        experiment: str = ""
-        recipe_text: str = ""
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def record(self, row, artifacts):
-            assert isinstance(row, Row)
-
-        def pending(self):
-            return []
-
-    monkeypatch.setattr(runner, "Tracker", Recorder)

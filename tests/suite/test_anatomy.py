@@ -9,8 +9,6 @@ from suite.config import Recipe
 from suite.errors import CheckpointError
 from suite.runner import Options, run
 
-pytestmark = pytest.mark.usefixtures("no_tracking")
-
 # What a layer this small can take; a method that is not here runs at its defaults.
 SETTINGS = {
     "magnitude": {"sparsity": 0.3},
@@ -23,7 +21,7 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_model, calibration_text, evaluation_text):
+def finished(no_tracking, tmp_path_factory, tiny_model, calibration_text, evaluation_text):
     """One run of every method on the tiny model -> {method: (row, folder of its cell)}."""
     recipe = Recipe.model_validate(
         {

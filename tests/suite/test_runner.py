@@ -157,7 +157,6 @@ def test_a_method_that_fails_is_a_row_and_is_tried_again(run_with, monkeypatch):
     assert [row.status for row in rows] == ["ok", "ok", "failed"]
     assert "no luck today" in rows[2].reason and "model.layers.0.self_attn.q_proj" in rows[2].reason
     monkeypatch.undo()
-    monkeypatch.setattr(runner, "Tracker", runner.Tracker)
     assert [row.status for row in run_with().rows] == ["ok", "ok", "ok"]
 
 
