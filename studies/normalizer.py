@@ -6,26 +6,13 @@ without it, and with its two halves.
 
 from typing import Any
 
+from studies.study import comparison
+
 NAME = "normalizer"
 QUESTION = "Is it NoWag's normalisation that helps, and does it help other methods?"
-NORMALIZE = ["none", "columns", "rows", "nowag"]
 
 
 def recipe() -> dict[str, Any]:
-    """Pruners at 50 %, quantisers at 3 and 2 bits, under the four normalisations."""
-    settings: dict[str, dict[str, Any]] = {
-        "wanda": {"sparsity": 0.5},
-        "sparsegpt": {"sparsity": 0.5},
-        "nowag-p": {"sparsity": 0.5},
-        "rtn": {"bits": 3, "group_size": 64},
-        "gptq": {"bits": 3, "group_size": 64},
-        "nowag-vq": {"bits": 2, "dim": 4},
-    }
-    return {
-        "name": NAME,
-        "models": ["smollm2-135m"],
-        "calibration": [{"source": "boolq", "split": "calibration", "sequences": 16, "length": 1024}],
-        "evaluation": [{"source": "xsum", "split": "test", "windows": 8, "length": 1024}],
-        "methods": {"dense": {}}
-        | {name: each | {"normalize": list(NORMALIZE)} for name, each in settings.items()},
-    }
+    """Every method that takes a normaliser, under none, its two halves and the whole."""
+    methods = ["wanda", "sparsegpt", "nowag-p", "rtn", "gptq", "nowag-vq"]
+    return comparison(NAME, methods, "normalize", ["none", "columns", "rows", "nowag"])

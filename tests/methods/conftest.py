@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,20 @@ def statistics(golden: dict[str, Tensor]) -> Statistics:
 @pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def correlated(rng: torch.Generator) -> Callable[[int], Statistics]:
+    """Statistics of `width` inputs that depend on one another, and differ in size."""
+
+    def gather(width: int) -> Statistics:
+        x = torch.randn(200, width, generator=rng) @ torch.randn(width, width, generator=rng)
+        return statistics_of(x * (0.2 + torch.rand(width, generator=rng)))
+
+    return gather
+
+
+def statistics_of(x: Tensor) -> Statistics:
+    """Everything a method may know of inputs x [tokens, in]."""
+    gram = x.T @ x
+    return Statistics(gram.diagonal().clone(), x.mean(0), len(x), gram)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from methods.method import Method
 from methods.normalizer import Normalize, normalize
 from methods.rtn import RTN
 from methods.statistics import Statistics
+from tests.methods.conftest import statistics_of
 
 ROWS, WIDTH = 24, 44
 DEAD = [2, 9, 30]
@@ -23,15 +25,8 @@ def weight(rng: Generator) -> Tensor:
 
 
 @pytest.fixture
-def statistics(rng: Generator) -> Statistics:
-    """Of inputs that depend on one another, and differ in size."""
-    x = torch.randn(200, WIDTH, generator=rng) @ torch.randn(WIDTH, WIDTH, generator=rng)
-    return statistics_of(x * (0.2 + torch.rand(WIDTH, generator=rng)))
-
-
-def statistics_of(x: Tensor) -> Statistics:
-    gram = x.T @ x
-    return Statistics(gram.diagonal().clone(), x.mean(0), len(x), gram)
+def statistics(correlated: Callable[[int], Statistics]) -> Statistics:
+    return correlated(WIDTH)
 
 
 def permuted(statistics: Statistics, order: Tensor) -> Statistics:

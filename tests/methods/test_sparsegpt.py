@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -11,6 +13,7 @@ from methods.normalizer import Normalize, normalize
 from methods.sparsegpt import SparseGPT
 from methods.statistics import Statistics
 from methods.wanda import Wanda
+from tests.methods.conftest import statistics_of
 
 ROWS, WIDTH = 24, 48
 
@@ -21,15 +24,8 @@ def weight(rng: Generator) -> Tensor:
 
 
 @pytest.fixture
-def statistics(rng: Generator) -> Statistics:
-    """Of inputs that depend on one another, and differ in size."""
-    x = torch.randn(200, WIDTH, generator=rng) @ torch.randn(WIDTH, WIDTH, generator=rng)
-    return statistics_of(x * (0.2 + torch.rand(WIDTH, generator=rng)))
-
-
-def statistics_of(x: Tensor) -> Statistics:
-    gram = x.T @ x
-    return Statistics(gram.diagonal().clone(), x.mean(0), len(x), gram)
+def statistics(correlated: Callable[[int], Statistics]) -> Statistics:
+    return correlated(WIDTH)
 
 
 def pruned(method: Method, weight: Tensor, statistics: Statistics) -> Tensor:
