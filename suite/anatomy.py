@@ -116,7 +116,7 @@ def in_words(anatomy: Anatomy) -> str:
     return "\n".join(
         [
             f"{title}, cell {manifest['cell_id']}",
-            f"{'':34}{'bytes':>14}{'bits/weight':>13}{'share':>8}",
+            f"{'':46}{'bytes':>14}{'bits/weight':>13}{'share':>8}",
             *rows,
             f"nominal {anatomy.nominal_bits:.4f} bits/weight, "
             f"stored {anatomy.compressed_bits / anatomy.weights:.4f}, "
@@ -127,7 +127,7 @@ def in_words(anatomy: Anatomy) -> str:
 
 
 def _row(name: str, line: Line) -> str:
-    return f"{name:34}{line.bits / 8:>14,.0f}{line.bits_per_weight:>13.4f}{line.share:>8.1%}"
+    return f"{name:46}{line.bits / 8:>14,.0f}{line.bits_per_weight:>13.4f}{line.share:>8.1%}"
 
 
 def _total(name: str, bits: int, anatomy: Anatomy) -> str:

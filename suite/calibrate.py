@@ -129,15 +129,18 @@ class Counted:
     skip_first: int = 0
     token_weights: TokenWeights = "uniform"
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Inputs [sequences, length, in] to those that are added up. CalibrationError where x has another form."""
+    def __call__(self, x: Tensor, batch: torch.Size) -> Tensor:
+        """Inputs [sequences, length, in] of a batch [sequences, length], or [tokens, in], to those that are added.
+
+        CalibrationError where it cannot be told which tokens are the first of their sequences.
+        """
         if self.skip_first:
-            if x.ndim != 3 or x.shape[1] <= self.skip_first:
+            if x.shape[:-1].numel() != batch.numel():
                 raise CalibrationError(
-                    f"calibration.skip_first is {self.skip_first}, but a linear is fed {tuple(x.shape)}, not "
-                    "[sequences, length, in]; set it to 0 for this model"
+                    f"calibration.skip_first is {self.skip_first}, but a linear is fed {tuple(x.shape)} of "
+                    f"{batch.numel()} tokens, so nobody knows which come first; set it to 0 for this model"
                 )
-            x = x[:, self.skip_first :]
+            x = x.reshape(*batch, -1)[:, self.skip_first :]
         return functional.normalize(x.float(), dim=-1) if self.token_weights == "unit" else x
 
 
@@ -147,6 +150,7 @@ class _Observer:
 
     needs: Statistic
     counted: Counted
+    batch: torch.Size = torch.Size()  # sequences and length of what is now running
     leaders: dict[str, str] = field(default_factory=dict)  # linear -> the first linear fed the same tensor
     sums: dict[str, Accumulator] = field(default_factory=dict)
     alive: list[tuple[str, Tensor]] = field(default_factory=list)  # references: a freed tensor's id comes back
@@ -159,7 +163,7 @@ class _Observer:
         if self.leaders[name] == name:
             if name not in self.sums:
                 self.sums[name] = Accumulator(self.needs, layer.in_features, x.device)
-            self.sums[name].add(self.counted(x))
+            self.sums[name].add(self.counted(x, self.batch))
 
     def finish(self, where: str) -> dict[str, Statistics]:
         finished = {}
@@ -195,6 +199,7 @@ def observe(
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(_hook(observer, name)).remove)
         for batch in batches:
+            observer.batch = batch.hidden.shape[:2]
             hidden = run_block(block, index, batch)
             observer.alive.clear()
             if move_on:

@@ -164,9 +164,16 @@ def test_unit_token_weights_give_each_token_one_part(first_block):
     torch.testing.assert_close(found.x_sq, (x / x.norm(dim=1, keepdim=True)).square().sum(0))
 
 
-def test_leaving_out_first_tokens_needs_sequences():
-    with pytest.raises(CalibrationError, match=r"skip_first is 2, but a linear is fed \(30, 4\)"):
-        Counted(skip_first=2)(torch.ones(30, 4))
+def test_the_first_tokens_are_found_where_a_model_flattens_its_batch():
+    x = torch.arange(24.0).view(2, 3, 4)
+    counted = Counted(skip_first=2)
+    assert counted(x.flatten(0, 1), torch.Size([2, 3])).equal(counted(x, torch.Size([2, 3])))
+    assert counted(x, torch.Size([2, 3])).equal(x[:, 2:])
+
+
+def test_leaving_out_first_tokens_needs_all_of_them():
+    with pytest.raises(CalibrationError, match=r"skip_first is 2, but a linear is fed \(30, 4\) of 40 tokens"):
+        Counted(skip_first=2)(torch.ones(30, 4), torch.Size([4, 10]))
 
 
 def test_only_the_named_linears_are_watched(first_block):
