@@ -6,7 +6,8 @@ take `side_dtype` of the weight, and quantisers round them with `stored` before 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -117,6 +118,16 @@ class Format(ABC):
         """The same weight on another device."""
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
         return replace(self, **moved)
+
+
+def breakdown_of(weights: Iterable[Format]) -> Counter[str]:
+    """Bits of several weights by kind of part. A tensor that they share counts once, as it is stored."""
+    bits: Counter[str] = Counter()
+    seen: set[int] = set()
+    for weight in weights:
+        bits.update(weight.breakdown(seen))
+        seen |= {id(tensor) for tensor in weight.tensors().values()}
+    return bits
 
 
 def norms_layout(shape: tuple[int, int], r_out: Tensor | None, r_in: Tensor | None) -> dict[str, Part]:

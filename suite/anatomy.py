@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kernels.format import Format
+from kernels.format import Format, breakdown_of
 from suite.checkpoint import read_manifest
 from suite.shards import REST_NAME, read_shard, shard_name
 
@@ -62,7 +62,7 @@ def take_apart(folder: Path) -> Anatomy:
         formats |= found
         others |= rest
     weights = sum(each.shape[0] * each.shape[1] for each in formats.values())
-    compressed, untouched = _parts(formats), _kinds(others)
+    compressed, untouched = breakdown_of(formats.values()), _kinds(others)
     file_bytes = sum(file.stat().st_size for file in files)
     headers = 8 * file_bytes - sum(compressed.values()) - sum(untouched.values())
 
@@ -79,16 +79,6 @@ def take_apart(folder: Path) -> Anatomy:
         headers=line(HEADERS, headers),
         file_bytes=file_bytes,
     )
-
-
-def _parts(formats: dict[str, Format]) -> Counter[str]:
-    """Bits by kind of part. What several weights share is with the first of them."""
-    bits: Counter[str] = Counter()
-    seen: set[int] = set()
-    for each in formats.values():
-        bits.update(each.breakdown(seen))
-        seen |= {id(tensor) for tensor in each.tensors().values()}
-    return bits
 
 
 def _kinds(tensors: dict[str, Tensor]) -> Counter[str]:

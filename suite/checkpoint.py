@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, PreTrainedModel
 
-from kernels.format import Format
+from kernels.format import Format, breakdown_of
 from kernels.linear import CompressedLinear
 from suite.architecture import decoder_blocks, untouched
 from suite.compress import Job, notes_path
@@ -164,8 +164,7 @@ def _swap(model: nn.Module, name: str, stored: Format) -> None:
 
 def _size(formats: dict[str, Format], others: dict[str, Tensor], zeros: int) -> Size:
     weights = sum(stored.shape[0] * stored.shape[1] for stored in formats.values())
-    parts = {id(tensor): tensor for stored in formats.values() for tensor in stored.tensors().values()}
-    bits = sum(8 * tensor.nbytes for tensor in parts.values())  # a shared codebook counts once
+    bits = breakdown_of(formats.values()).total()
     named = sum(stored.nominal_bits * stored.shape[0] * stored.shape[1] for stored in formats.values())
     parameters = weights + sum(tensor.numel() for tensor in others.values())
     whole = bits + sum(8 * tensor.nbytes for tensor in others.values())

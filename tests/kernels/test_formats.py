@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels.format import Format, side_dtype, stored
+from kernels.format import Format, breakdown_of, side_dtype, stored
 from kernels.formats import FORMATS
 from kernels.packing import pack
 from kernels.quantized import Codebook, GroupedInt
@@ -22,6 +22,20 @@ def test_tensors_and_meta_say_all(weight: Format) -> None:
 
 def test_storage_counts_each_byte_of_each_tensor(weight: Format) -> None:
     assert weight.storage_bits() == sum(8 * t.untyped_storage().nbytes() for t in weight.tensors().values())
+
+
+def test_the_breakdown_counts_each_bit_once_and_names_the_padding(weight: Format) -> None:
+    parts = weight.breakdown()
+    assert sum(parts.values()) == weight.storage_bits() and min(parts.values()) > 0
+    padding = sum(8 * getattr(weight, n).nbytes - p.used_bits for n, p in weight.layout().items() if p.used_bits)
+    assert parts.get("padding", 0) == padding
+
+
+def test_a_shared_tensor_counts_once(rng: torch.Generator) -> None:
+    book, codes = torch.randn(16, 2, generator=rng).half(), pack(torch.randint(16, (3, 5), generator=rng), 4)
+    one, two = (Codebook((3, 10), codes.clone(), book) for _ in range(2))
+    assert breakdown_of([one, two])["codebooks"] == 16 * book.numel()
+    assert breakdown_of([one, two]).total() == 2 * one.storage_bits() - 16 * book.numel()
 
 
 def test_a_weight_moves_as_a_whole(weight: Format) -> None:

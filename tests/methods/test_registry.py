@@ -1,6 +1,7 @@
 import pytest
 
 from methods import METHODS, method_named
+from methods.settings import settings_of
 
 
 def test_every_method_is_found_by_the_name_it_bears() -> None:
@@ -15,3 +16,10 @@ def test_a_misspelt_name_is_met_with_the_right_one() -> None:
 def test_a_wild_name_is_met_with_the_list() -> None:
     with pytest.raises(LookupError, match=r"No method 'zzz'\. Known: dense, magnitude, "):
         method_named("zzz")
+
+
+def test_a_setting_says_what_it_may_be() -> None:
+    lines = {setting.name: str(setting) for setting in settings_of(METHODS["nowag-vq"])}
+    assert lines["share"].startswith("share = linear, one of linear | input | block: ")
+    assert lines["reseed"].startswith("reseed = False, one of True | False: ")
+    assert lines["iterations"].startswith("iterations = 100, >= 0, <= 10000: ")
