@@ -131,10 +131,13 @@ class QuIPSharp:
         scale = stored(size[None], dtype, "scale")
         target = turned / torch.where(scale > 0, scale.float(), 1)
         codes, points = ldlq(target, lower, self._quantize, DIM)
-        audit = {**regular.audit, "ldlq_error": gram_error(target, points, h)}
+        before = after = gram_error(target, points, h)
         for _ in range(self.sweeps):
             codes, points = sweep(target, points, h, self._quantize, DIM)
-        return Points(codes, points, scale, rescale, audit | {"swept_error": gram_error(target, points, h)})
+        if self.sweeps:
+            after = gram_error(target, points, h)
+        audit = {**regular.audit, "ldlq_error": before, "swept_error": after}
+        return Points(codes, points, scale, rescale, audit)
 
     def _quantize(self, targets: Tensor, block: int) -> tuple[Tensor, Tensor]:
         return lattice.quantize(targets, self.bits)

@@ -10,74 +10,52 @@ from typing import Any
 
 from torch import Tensor
 
-from kernels.format import Format, breakdown_of
-from suite.checkpoint import read_manifest
-from suite.shards import REST_NAME, read_shard, shard_name
-
-HEADERS = "file headers"
-
-
-@dataclass(frozen=True)
-class Line:
-    """Bytes that hold one kind of thing; bits are spread over the weights of the compressed linears."""
-
-    what: str
-    bits: int
-    bits_per_weight: float
-    share: float
+from kernels.format import breakdown_of
+from suite.checkpoint import read_manifest, read_weights, weight_files
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A cell taken apart. `compressed`, `untouched` and `headers` make up the weight files to the byte."""
+    """A cell in bits by what they hold. `compressed`, `untouched` and `headers` make up the weight files."""
 
     manifest: dict[str, Any]
     weights: int
     parameters: int
     nominal_bits: float
-    compressed: tuple[Line, ...]
-    untouched: tuple[Line, ...]
-    headers: Line
+    compressed: Counter[str]
+    untouched: Counter[str]
     file_bytes: int
 
     @property
     def compressed_bits(self) -> int:
         """Bits of the compressed linears."""
-        return sum(line.bits for line in self.compressed)
+        return self.compressed.total()
 
     @property
     def model_bits(self) -> int:
         """Bits of every tensor."""
-        return self.compressed_bits + sum(line.bits for line in self.untouched)
+        return self.compressed_bits + self.untouched.total()
+
+    @property
+    def headers(self) -> int:
+        """Bits of the files that are in no tensor."""
+        return 8 * self.file_bytes - self.model_bits
 
 
 def take_apart(folder: Path) -> Anatomy:
     """Read a finished cell. CheckpointError when the folder is not one, or a file in it is damaged."""
     manifest = read_manifest(folder)
-    files = [folder / name for name in (REST_NAME, *(shard_name(i) for i in range(manifest["blocks"])))]
-    formats: dict[str, Format] = {}
-    others: dict[str, Tensor] = {}
-    for file in files:
-        found, rest = read_shard(file)
-        formats |= found
-        others |= rest
+    files = weight_files(folder, manifest)
+    formats, others = read_weights(files)
     weights = sum(each.shape[0] * each.shape[1] for each in formats.values())
-    compressed, untouched = breakdown_of(formats.values()), _kinds(others)
-    file_bytes = sum(file.stat().st_size for file in files)
-    headers = 8 * file_bytes - sum(compressed.values()) - sum(untouched.values())
-
-    def line(what: str, bits: int) -> Line:
-        return Line(what, bits, bits / max(weights, 1), bits / (8 * file_bytes))
-
     return Anatomy(
         manifest=manifest,
         weights=weights,
         parameters=weights + sum(tensor.numel() for tensor in others.values()),
         nominal_bits=sum(f.nominal_bits * f.shape[0] * f.shape[1] for f in formats.values()) / max(weights, 1),
-        compressed=tuple(line(what, bits) for what, bits in compressed.most_common()),
-        untouched=tuple(line(what, bits) for what, bits in untouched.most_common()),
-        headers=line(HEADERS, headers),
-        file_bytes=file_bytes,
+        compressed=breakdown_of(formats.values()),
+        untouched=_kinds(others),
+        file_bytes=sum(file.stat().st_size for file in files),
     )
 
 
@@ -96,18 +74,18 @@ def in_words(anatomy: Anatomy) -> str:
     title = " ".join(filter(None, (manifest["title"], manifest["variant"], f"({manifest['statistics_mode']})")))
     whole = anatomy.model_bits
     rows = [
-        *(_row(line.what, line) for line in anatomy.compressed),
-        _total("compressed linears", anatomy.compressed_bits, anatomy),
-        *(_row(f"as it was: {line.what}", line) for line in anatomy.untouched),
-        _total("whole model", whole, anatomy),
-        _row(anatomy.headers.what, anatomy.headers),
-        _total("weight files", 8 * anatomy.file_bytes, anatomy),
+        *anatomy.compressed.most_common(),
+        ("= compressed linears", anatomy.compressed_bits),
+        *((f"as it was: {what}", bits) for what, bits in anatomy.untouched.most_common()),
+        ("= whole model", whole),
+        ("file headers", anatomy.headers),
+        ("= weight files", 8 * anatomy.file_bytes),
     ]
     return "\n".join(
         [
             f"{title}, cell {manifest['cell_id']}",
             f"{'':46}{'bytes':>14}{'bits/weight':>13}{'share':>8}",
-            *rows,
+            *(_row(what, bits, anatomy) for what, bits in rows),
             f"nominal {anatomy.nominal_bits:.4f} bits/weight, "
             f"stored {anatomy.compressed_bits / anatomy.weights:.4f}, "
             f"whole model {whole / anatomy.parameters:.4f} bits/parameter "
@@ -116,10 +94,6 @@ def in_words(anatomy: Anatomy) -> str:
     )
 
 
-def _row(name: str, line: Line) -> str:
-    return f"{name:46}{line.bits / 8:>14,.0f}{line.bits_per_weight:>13.4f}{line.share:>8.1%}"
-
-
-def _total(name: str, bits: int, anatomy: Anatomy) -> str:
-    line = Line(name, bits, bits / max(anatomy.weights, 1), bits / (8 * anatomy.file_bytes))
-    return _row(f"= {name}", line)
+def _row(what: str, bits: int, anatomy: Anatomy) -> str:
+    per_weight, share = bits / max(anatomy.weights, 1), bits / (8 * anatomy.file_bytes)
+    return f"{what:46}{bits / 8:>14,.0f}{per_weight:>13.4f}{share:>8.1%}"

@@ -101,6 +101,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def weight_files(folder: Path, manifest: dict[str, Any]) -> list[Path]:
+    """The files of a cell that hold its tensors."""
+    return [folder / name for name in (REST_NAME, *(shard_name(index) for index in range(manifest["blocks"])))]
+
+
+def read_weights(files: Sequence[Path]) -> tuple[dict[str, Format], dict[str, Tensor]]:
+    """Compressed weights by parameter name, and the other tensors, of all files together."""
+    formats: dict[str, Format] = {}
+    others: dict[str, Tensor] = {}
+    for file in files:
+        found, rest = read_shard(file)
+        formats |= found
+        others |= rest
+    return formats, others
+
+
 def load_cell(folder: Path, *, compressed: bool = False) -> Loaded:
     """Read a cell back, every file checked against the manifest's sha256. CheckpointError names a bad file.
 
@@ -113,12 +129,7 @@ def load_cell(folder: Path, *, compressed: bool = False) -> Loaded:
             raise CheckpointError(
                 f"{folder / name} is missing or damaged; remove the cell and run the recipe again"
             )
-    formats: dict[str, Format] = {}
-    state: dict[str, Tensor] = {}
-    for file in [REST_NAME, *(shard_name(index) for index in range(manifest["blocks"]))]:
-        found, others = read_shard(folder / file)
-        formats |= found
-        state |= others
+    formats, state = read_weights(weight_files(folder, manifest))
     decoded = {name: stored.dequantize() for name, stored in formats.items()}
     size = _size(formats, state, zeros=sum(int((weight == 0).sum()) for weight in decoded.values()))
     model = _build(folder, state | decoded)

@@ -146,9 +146,10 @@ def _do_block(subject: Subject, step: Step, jobs: Sequence[Job]) -> None:
         seconds = (time.perf_counter() - start) / len(waiting)
         for job in waiting:
             with _marking(job):
-                start = time.perf_counter()
-                done = compress_linears(step.block, statistics, job.cell, subject.storage_dtype, job.failures)
-                _write(subject, step, job, done, Seconds(seconds, time.perf_counter() - start))
+                spent = Seconds(calibrate=seconds)
+                with spent.compressing():
+                    done = compress_linears(step.block, statistics, job.cell, subject.storage_dtype, job.failures)
+                _write(subject, step, job, done, spent)
 
 
 def _do_in_sequence(subject: Subject, step: Step, job: Job) -> None:
