@@ -1,14 +1,19 @@
 """Rows as a run would leave them, with numbers that are easy to follow."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from suite import runner
 from suite.results import Cost, Quality, Row, Size
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel's module is imported
 
 SIZE = Size(
     nominal_bits=2.0,
