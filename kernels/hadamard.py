@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.backend import fused
+
 
 @functools.cache
 def order(size: int) -> int:
@@ -63,15 +65,31 @@ class Rotation:
     @classmethod
     def hadamard(cls, signs: Tensor, block: int) -> "Rotation":
         """The randomised Hadamard transform for float32 signs [n], in blocks of an order that divides n."""
-        return cls(signs, factors(block))
+        return cls(signs, _factors_on(block, signs.device))
 
     def turn(self, x: Tensor) -> Tensor:
         """(x * signs) V."""
-        return transform(x * self.signs, self.parts)
+        few = self._of_few(x, self.parts, before=True)
+        return transform(x * self.signs, self.parts) if few is None else few
 
     def back(self, x: Tensor) -> Tensor:
         """(x Vᵀ) * signs, the inverse of `turn`."""
-        return transform(x, tuple(part.T for part in self.parts)) * self.signs
+        parts = tuple(part.T for part in self.parts)
+        few = self._of_few(x, parts, before=False)
+        return transform(x, parts) * self.signs if few is None else few
+
+    def _of_few(self, x: Tensor, parts: tuple[Tensor, ...], before: bool) -> Tensor | None:
+        """A few tokens on a GPU in one launch, signs and all; None of anything else."""
+        if not fused(x):
+            return None
+        from kernels.gpu.hadamard import fits, turn
+
+        return turn(x, self.signs, parts, before) if fits(x, parts) else None
+
+
+@functools.cache
+def _factors_on(size: int, device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(part.to(device) for part in factors(size))
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Weighted k-means for the sum over vectors n and elements e of w[n, e] * (x[n, e] - c[k, e])².
 
 The weights of a matrix depend on its columns alone, so they come as w [G, d] and repeat: vector n has weights
-w[n % G]. Several matrices may share a codebook: each is one of the Vectors. On CUDA the caller must have switched
-TF32 off. Kernels for these references may follow them here.
+w[n % G]. Several matrices may share a codebook: each is one of the Vectors. What has no kernel asks of its caller
+to have switched TF32 off.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from kernels.backend import fused
 
 TILE_BYTES = {"cpu": 2 << 20}
 """Bytes of distances held at once: on a CPU they must stay in its second-level cache."""
@@ -57,8 +59,13 @@ def assign(x: Tensor, w: Tensor, codebook: Tensor, tile: int | None = None) -> t
     """x [n, d], w [G, d], codebook [K, d] to the nearest codes int32 [n], of equals the first, and a cost.
 
     The cost (float64, []) is the loss less the constant Σ w x². Distances are never held for more than `tile`
-    vectors; one product makes a tile of them, [-2 c, c²] against [w x, w].
+    vectors; one product makes a tile of them, [-2 c, c²] against [w x, w]. The GPU's kernel chooses its own tiles.
     """
+    if fused(x):
+        from kernels.gpu.kmeans import assign as assign_each
+
+        codes, cost = assign_each(x[None], w[None], codebook[None])
+        return codes[0], cost[0]
     size = len(codebook)
     tile = tile or _tile(codebook)
     factors = torch.cat([-2 * codebook, codebook.square()], 1).T  # [2d, K]
@@ -96,6 +103,11 @@ def _tile(codebook: Tensor) -> int:
 
 def sums(parts: Parts, codes: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:
     """Σ w and Σ w x, float64 [size, d], over the vectors with each code: no order of adding shows."""
+    if fused(parts[0].x):
+        from kernels.gpu.segments import segment_sums
+
+        each = segment_sums([(x[None], w[None]) for x, w in parts], [own[None] for own in codes], size)
+        return each[0][0], each[1][0]
     x = parts[0].x
     total, summed = (x.new_zeros(size, x.shape[1], dtype=torch.float64) for _ in range(2))
     for (x, w), own in zip(parts, codes, strict=True):
@@ -128,10 +140,58 @@ def weighted_kmeans(
     Codewords are rounded to `dtype` as they are made. With `reseed`, empty clusters take the worst vectors after
     each assignment, which never raises its loss. ValueError when a part's n is no multiple of its G.
     """
-    for x, w in parts:
+    return weighted_kmeans_batch([parts], [init], iterations, dtype, reseed)[0]
+
+
+def weighted_kmeans_batch(
+    problems: Sequence[Parts],
+    inits: Sequence[Tensor],
+    iterations: int,
+    dtype: torch.dtype = torch.float32,
+    reseed: bool = False,
+) -> list[KMeansResult]:
+    """`weighted_kmeans` of each problem from its init, with the very same results.
+
+    On a GPU, problems whose parts and codebooks have equal shapes run together, at the memory of their copies.
+    """
+    for x, w in (part for parts in problems for part in parts):
         if len(x) % len(w):
             raise ValueError(f"{len(x)} vectors cannot share {len(w)} weights evenly")
-    constant = sum(float((x.view(-1, *w.shape).square().sum(0, dtype=torch.float64) * w).sum()) for x, w in parts)
+    each = list(zip(problems, inits, strict=True))
+    if reseed or not all(fused(init) for init in inits):
+        return [_lloyd(parts, init, iterations, dtype, reseed) for parts, init in each]
+    shapes = {(init.shape, *((part.x.shape, part.w.shape) for part in parts)) for parts, init in each}
+    if len(shapes) == 1:
+        return _together(problems, inits, iterations, dtype)
+    return [_together([parts], [init], iterations, dtype)[0] for parts, init in each]
+
+
+def _together(
+    problems: Sequence[Parts], inits: Sequence[Tensor], iterations: int, dtype: torch.dtype
+) -> list[KMeansResult]:
+    """Lloyd's iteration of problems of equal shapes by the GPU's kernels, which may run past convergence."""
+    from kernels.gpu.kmeans import lloyd
+
+    stacked = [Vectors(*map(_stack, zip(*same, strict=True))) for same in zip(*problems, strict=True)]
+    run = lloyd(stacked, _stack(inits).to(dtype).to(torch.float32), iterations, dtype)
+    results: list[KMeansResult] = []
+    for at, (costs, settled) in enumerate(zip(run.costs.T.tolist(), run.settled.T.tolist(), strict=True)):
+        converged = any(settled)
+        steps = settled.index(True) + 1 if converged else len(costs)
+        constant = _constant(problems[at])
+        losses = [constant + cost for cost in costs[:steps]]
+        codes = [own[at] for own in run.codes]
+        results.append(_result(run.codebook[at].to(dtype), codes, losses, converged, 0))
+    return results
+
+
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0][None]
+
+
+def _lloyd(parts: Parts, init: Tensor, iterations: int, dtype: torch.dtype, reseed: bool) -> KMeansResult:
+    """Lloyd's iteration of one problem, with a look at the codes after each assignment."""
+    constant = _constant(parts)
     codebook = init.to(dtype).to(torch.float32)
     losses: list[float] = []
     codes: list[Tensor] = []
@@ -149,8 +209,19 @@ def weighted_kmeans(
         if converged or len(losses) > iterations:
             break
         codebook = update(parts, codes, codebook).to(dtype).to(torch.float32)
-    empty = int((_members(codes, len(init)) == 0).sum())
-    return KMeansResult(codebook.to(dtype), codes, losses, len(losses) - 1, converged, empty, reseeded)
+    return _result(codebook.to(dtype), codes, losses, converged, reseeded)
+
+
+def _result(
+    codebook: Tensor, codes: list[Tensor], losses: list[float], converged: bool, reseeded: int
+) -> KMeansResult:
+    empty = int((_members(codes, len(codebook)) == 0).sum())
+    return KMeansResult(codebook, codes, losses, len(losses) - 1, converged, empty, reseeded)
+
+
+def _constant(parts: Parts) -> float:
+    """Σ w x², what `assign` leaves out of the loss."""
+    return sum(float((x.view(-1, *w.shape).square().sum(0, dtype=torch.float64) * w).sum()) for x, w in parts)
 
 
 def _assign_all(parts: Parts, codebook: Tensor) -> tuple[list[Tensor], float]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernels import e8p
+from kernels.backend import fused
 from kernels.format import BYTES, FLOATS, Format, Part
 from kernels.hadamard import Rotation
 from kernels.packing import row_bytes, unpack
@@ -65,12 +66,27 @@ def code_bits(bits: int) -> tuple[int, ...]:
 
 def quantize(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """x [n, 8] float32 to codes int32 [n, 1], or [n, 2] with a residual, and their values [n, 8]."""
+    if fused(x):
+        from kernels.gpu import lattice
+
+        return lattice.quantize(x, bits)
     codes, values = e8p.quantize(x)
     if bits not in RESIDUALS:
         return codes[:, None], values
     book = RESIDUALS[bits]
     rest, refined = book.quantize((x - values) * book.growth)
     return torch.stack((codes, rest), 1), values + refined / book.growth
+
+
+@dataclass(frozen=True)
+class LatticeQuantizer:
+    """What `kernels.ldlq` quantises with at 2, 3 or 4 bits a weight: blocks of 8, whatever their number."""
+
+    bits: int
+
+    def __call__(self, targets: Tensor, block: int) -> tuple[Tensor, Tensor]:
+        """targets [rows, 8] float32 to codes int32 [rows, 1 or 2] and their values [rows, 8]."""
+        return quantize(targets, self.bits)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.backend import fused
+from kernels.pruning import Pattern, keep_n_of_m
+
 
 @dataclass(frozen=True, eq=False)
 class OnGrid:
@@ -38,8 +41,29 @@ class Kept:
         return column.to(self.dtype).float() * self.keep[j]
 
 
-Choose = Callable[[Tensor, slice], OnGrid | Kept]
-"""Weights so far [n, rows] and the columns of a tile -> what these columns may become."""
+@dataclass(frozen=True, eq=False)
+class Competing:
+    """Columns whose runs of `pattern.of` keep the highest (w / scale)² of a row; of equal ones the first stay.
+
+    A run competes once it knows the errors of all columns before it. What stays is rounded to `dtype`.
+    scale [columns, 1 or rows]; the boolean chosen [columns, rows] is written: what stayed.
+    """
+
+    pattern: Pattern
+    scale: Tensor
+    chosen: Tensor
+    dtype: torch.dtype
+
+    def compete(self, w: Tensor, run: slice) -> Kept:
+        """What the columns w [of, rows] of a run may become."""
+        score = (w / self.scale[run]).square()
+        self.chosen[run] = keep_n_of_m(score.T, self.pattern).T
+        return Kept(self.chosen[run], self.dtype)
+
+
+Target = OnGrid | Kept | Competing
+Choose = Callable[[Tensor, slice], Target]
+"""Weights so far [n, rows] and the columns of a block -> what these columns may become."""
 
 
 def nearest_code(values: Tensor, scale: Tensor, zero: Tensor, top: int) -> Tensor:
@@ -58,27 +82,37 @@ def upper_factor(h: Tensor) -> Tensor:
     return inverse.flip(0, 1)
 
 
-def solve_columns(weight: Tensor, upper: Tensor, choose: Choose, block: int, tile: int | None = None) -> Tensor:
+def solve_columns(weight: Tensor, upper: Tensor, choose: Choose, block: int) -> Tensor:
     """Ŵ [rows, n] for weight [rows, n] and upper [n, n]: each column settled, its error moved to the right.
 
-    `choose` is asked once a tile of columns, by default a block. It finds the tile's own columns up to date, and
-    those after them without the updates of the current block, which reach beyond it only when it is done.
+    `choose` is asked once a block of columns, when all before it are settled and their errors moved. Where columns
+    compete, a block is whole runs.
     """
     w = weight.T.contiguous()  # [n, rows]: a column is contiguous
     for start in range(0, len(w), block):
         here, later = slice(start, min(start + block, len(w))), slice(start + block, None)
         errors = torch.empty_like(w[here])
-        for first in range(start, here.stop, tile or block):
-            columns = slice(first, min(first + (tile or block), here.stop))
-            known = errors[: first - start]
-            w[columns].addmm_(upper[start:first, columns].T, known, alpha=-1)
-            _settle(w[columns], upper[columns, columns], choose(w, columns), errors[first - start :])
+        _settle(w[here], upper[here, here], choose(w, here), errors)
         w[later].addmm_(upper[here, later].T, errors, alpha=-1)
     return w.T
 
 
-def _settle(w: Tensor, upper: Tensor, target: OnGrid | Kept, errors: Tensor) -> None:
+def _settle(w: Tensor, upper: Tensor, target: Target, errors: Tensor) -> None:
     """Settle the columns w [columns, rows] in place; errors [columns, rows] become (w - ŵ) / U_jj."""
+    if fused(w):
+        from kernels.gpu.obs import settle
+
+        settle(w, upper, target, errors)
+    elif isinstance(target, Competing):
+        for first in range(0, len(w), target.pattern.of):
+            run = slice(first, first + target.pattern.of)
+            w[run].addmm_(upper[:first, run].T, errors[:first], alpha=-1)
+            _one_by_one(w[run], upper[run, run], target.compete(w[run], run), errors[run])
+    else:
+        _one_by_one(w, upper, target, errors)
+
+
+def _one_by_one(w: Tensor, upper: Tensor, target: OnGrid | Kept, errors: Tensor) -> None:
     for j, pivot in enumerate(upper.diagonal()):
         column = w[j].addmv_(errors[:j].T, upper[:j, j], alpha=-1)
         settled = target.settle(j, column)

@@ -6,6 +6,7 @@ All draws come from `generator`, on its own device, so that a seed means the sam
 import torch
 from torch import Generator, Tensor
 
+from kernels.backend import fused
 from kernels.kmeans import Parts, Vectors, assign, sums, take, weighted_kmeans
 
 SUBSETS = 4
@@ -72,8 +73,19 @@ def _distances(parts: Parts, codebook: Tensor) -> Tensor:
 def _spread(pool: Vectors, size: int, subset: int, most: float, generator: Generator) -> Tensor:
     """k-means++ on a pool [m, d] in random order: each draw from `subset` vectors, distances clipped to `most`."""
     device = generator.device
-    starts = torch.randint(max(1, len(pool.x) - subset + 1), (size,), generator=generator, device=device).tolist()
+    starts = torch.randint(max(1, len(pool.x) - subset + 1), (size,), generator=generator, device=device)
     draws = torch.rand(size, generator=generator, device=device).to(pool.x.device)
+    if fused(pool.x):
+        from kernels.gpu.seeding import MOST, spread
+
+        if len(pool.x) <= MOST:
+            return pool.x[spread(*pool, starts.to(pool.x.device), draws, subset, most)]
+    return _spread_plainly(pool, starts.tolist(), draws, subset, most)
+
+
+def _spread_plainly(pool: Vectors, starts: list[int], draws: Tensor, subset: int, most: float) -> Tensor:
+    """The codebook [size, d] for draws [size], each from the vectors that begin at its start."""
+    size = len(starts)
     vectors, weights = pool.x.T.contiguous(), pool.w.T.contiguous()  # [d, m]
     codebook = vectors[:, :1].repeat(1, size)  # [d, size]
     distance = torch.full_like(vectors[0], torch.inf)

@@ -5,8 +5,9 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
+from kernels.pruning import keep_n_of_m
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
-from methods.pruning import Sparsity, keep_n_of_m, pattern_of, pruned, sparsity_variant, threshold
+from methods.pruning import Sparsity, pattern_of, pruned, sparsity_variant, threshold
 from methods.statistics import Statistic, Statistics
 
 

@@ -8,9 +8,10 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
+from kernels.pruning import keep_largest, keep_n_of_m
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.normalizer import Normalize, normalize, normalize_variant
-from methods.pruning import Sparsity, keep_largest, keep_n_of_m, pattern_of, pruned, sparsity_variant
+from methods.pruning import Sparsity, pattern_of, pruned, sparsity_variant
 from methods.statistics import Statistic, Statistics
 
 

@@ -13,11 +13,11 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from kernels import hadamard, lattice
+from kernels import hadamard
 from kernels.e8p import DIM
 from kernels.format import side_dtype, stored
 from kernels.hadamard import Rotation
-from kernels.lattice import Lattice, code_bits
+from kernels.lattice import Lattice, LatticeQuantizer, code_bits
 from kernels.ldlq import block_ldl, ldlq, sweep
 from kernels.packing import pack
 from methods.hessian import Damping, factored, gram_error, unit_gram
@@ -130,17 +130,14 @@ class QuIPSharp:
         size = turned.square().mean().sqrt() / (self.scale or SCALES[self.bits])
         scale = stored(size[None], dtype, "scale")
         target = turned / torch.where(scale > 0, scale.float(), 1)
-        codes, points = ldlq(target, lower, self._quantize, DIM)
+        quantize = LatticeQuantizer(self.bits)
+        codes, points = ldlq(target, lower, quantize, DIM)
         before = after = gram_error(target, points, h)
-        for _ in range(self.sweeps):
-            codes, points = sweep(target, points, h, self._quantize, DIM)
         if self.sweeps:
+            codes, points = sweep(target, points, h, quantize, DIM, self.sweeps)
             after = gram_error(target, points, h)
         audit = {**regular.audit, "ldlq_error": before, "swept_error": after}
         return Points(codes, points, scale, rescale, audit)
-
-    def _quantize(self, targets: Tensor, block: int) -> tuple[Tensor, Tensor]:
-        return lattice.quantize(targets, self.bits)
 
     def _packed(self, found: Points, signs: list[Tensor], orders: list[int], shape: tuple[int, int]) -> Lattice:
         codes = [pack(part, bits) for part, bits in zip(found.codes.unbind(-1), code_bits(self.bits), strict=True)]

@@ -11,11 +11,11 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from kernels.format import stored
-from kernels.obs import Kept, solve_columns, upper_factor
+from kernels.obs import Competing, Kept, Target, solve_columns, upper_factor
 from methods.hessian import Damping, factored, gram_error, unit_gram, with_dead
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.normalizer import Normalize, normalize, normalize_variant
-from methods.pruning import Pattern, Sparsity, keep_n_of_m, pattern_of, pruned, sparsity_variant, threshold
+from methods.pruning import Sparsity, pattern_of, pruned, sparsity_variant, threshold
 from methods.statistics import Statistic, Statistics
 
 BLOCK, DAMPING = 128, 0.01
@@ -61,23 +61,19 @@ class SparseGPT:
         upper = found.factor if r_in is None else found.factor * r_in
         scale = upper.diagonal()[:, None] * (1 if r_out is None else r_out)  # [in, 1] or [in, out]
         alive = original.masked_fill(statistics.x_sq == 0, 0)
-        pattern, keep = pattern_of(self.sparsity), torch.empty_like(alive.T, dtype=torch.bool)  # [in, out]
+        pattern = pattern_of(self.sparsity)
+        keep = torch.empty(alive.T.shape, dtype=torch.bool, device=alive.device)  # [in, out]
 
-        def choose(w: Tensor, columns: slice) -> Kept:
+        def choose(w: Tensor, columns: slice) -> Target:
+            if pattern:
+                return Competing(pattern, scale[columns], keep[columns], weight.dtype)
             score = (w[columns] / scale[columns]).square()  # [columns, out]
-            keep[columns] = _kept(score, self.sparsity, pattern)
+            torch.gt(score, threshold(score, float(self.sparsity)), out=keep[columns])
             return Kept(keep[columns], weight.dtype)
 
-        tile = pattern.of if pattern else self.block_size
-        solved = solve_columns(alive, upper, choose, -(-self.block_size // tile) * tile, tile)
-        outcome = pruned(stored(solved, weight.dtype, "updated weights"), keep.T, pattern)
+        run = pattern.of if pattern else 1
+        solved = solve_columns(alive, upper, choose, -(-self.block_size // run) * run)
+        outcome = pruned(stored(solved, weight.dtype, "updated weights"), keep.T.contiguous(), pattern)
         error = gram_error(original, solved, gram)
         audit = {**outcome.audit, **statistics.audit(), **found.audit, "gram_error": error}
         return Compressed(outcome.format, audit)
-
-
-def _kept(score: Tensor, sparsity: float | str, pattern: Pattern | None) -> Tensor:
-    """Mask [columns, out] of the scores [columns, out] that stay."""
-    if pattern:
-        return keep_n_of_m(score.T, pattern).T
-    return score > threshold(score, float(sparsity))

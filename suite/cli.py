@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -214,6 +214,58 @@ def export(
     from suite.checkpoint import export_dense
 
     typer.echo(export_dense(cell, dense))
+
+
+@app.command()
+def generate(  # noqa: PLR0913 - a command's options
+    cell: CellArgument,
+    prompt: Annotated[str, typer.Option("--prompt", help="The text to go on from.")],
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens to decode.")] = 64,
+    device: DeviceOption = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="auto, float16, bfloat16 or float32; auto: float16 on a GPU.")
+    ] = "auto",
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Then time the decoded weights as ordinary linears.")
+    ] = False,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0: the likeliest token.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws, at a temperature above 0.")] = 0,
+) -> None:
+    """Generate text straight from a cell's compressed weights, and say how fast that goes."""
+    from suite.generate import Wish
+    from suite.generate import generate as go_on
+    from suite.prepare import pick_device
+
+    wish = Wish(prompt, tokens, pick_device(device), dtype, temperature, seed)
+    for number, found in enumerate(go_on(cell, wish, dense=dense)):
+        if number == 0:
+            typer.echo(prompt + found.text)
+        typer.echo(found)
+
+
+@app.command()
+def bench(
+    device: DeviceOption = "auto",
+    scale: Annotated[
+        Literal["full", "small"] | None, typer.Option("--scale", help="Sizes; full on a GPU, else small.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Part of a case's name and shape, or a pattern with *.")
+    ] = None,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs of a case of less than a second.")] = 10,
+    reference: Annotated[
+        bool, typer.Option("--reference/--no-reference", help="Run plain PyTorch too, and compare.")
+    ] = True,
+    json: Annotated[Path | None, typer.Option("--json", help="A file for all numbers.")] = None,
+) -> None:
+    """Time compression and compressed linears here, against plain PyTorch and what the machine can do."""
+    from suite.bench.report import report
+    from suite.bench.session import Options
+    from suite.prepare import pick_device
+
+    results = report(Options(pick_device(device), scale, only, repeat, reference), typer.echo, json)
+    if any(result.error for result in results):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels.kmeans import Vectors, assign, nearest_in_metric, take, update, weighted_kmeans
+from kernels.kmeans import Vectors, assign, nearest_in_metric, take, update, weighted_kmeans, weighted_kmeans_batch
 
 
 @pytest.fixture
@@ -132,6 +132,16 @@ def test_parts_are_clustered_as_one(halves: list[Vectors], problem: tuple[Tensor
     torch.testing.assert_close(apart.codebook, joined.codebook)
     assert torch.equal(torch.cat(apart.codes), joined.codes[0])
     assert apart.losses == pytest.approx(joined.losses, rel=1e-5)
+
+
+def test_a_batch_of_any_shapes_gives_each_problem_what_it_gets_alone(
+    halves: list[Vectors], problem: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    together = weighted_kmeans_batch([halves, halves[:1]], [problem[2], problem[2][:4]], 7, reseed=True)
+    for parts, size, found in zip((halves, halves[:1]), (8, 4), together, strict=True):
+        alone = weighted_kmeans(parts, problem[2][:size], 7, reseed=True)
+        assert torch.equal(found.codebook, alone.codebook) and found.losses == alone.losses
+    assert weighted_kmeans_batch([], [], 7) == []
 
 
 def test_vectors_of_several_parts_are_taken_in_the_order_asked(halves: list[Vectors]) -> None:

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from kernels.obs import Kept, OnGrid, nearest_code, solve_columns, upper_factor
+from kernels.obs import Competing, Kept, OnGrid, nearest_code, solve_columns, upper_factor
+from kernels.pruning import Pattern, keep_n_of_m
 
 ROWS, WIDTH = 6, 20
 
@@ -62,44 +63,47 @@ def test_a_matrix_that_is_not_positive_definite_has_no_factor() -> None:
 
 
 @pytest.mark.parametrize("block", [1, 3, 7, 20, 128])
-@pytest.mark.parametrize("tile", [None, 1, 2])
 @pytest.mark.parametrize("kind", ["grid", "float32", "float16"])
-def test_any_block_and_tile_gives_the_best_update_of_later_columns(
-    weight: Tensor, h: Tensor, grids: OnGrid, keep: Tensor, block: int, tile: int | None, kind: str
+def test_any_block_gives_the_best_update_of_later_columns(
+    weight: Tensor, h: Tensor, grids: OnGrid, keep: Tensor, block: int, kind: str
 ) -> None:
     target = grids if kind == "grid" else Kept(keep, getattr(torch, kind))
-    found = solve_columns(weight, upper_factor(h), lambda _, columns: part(target, columns), block, tile)
+    found = solve_columns(weight, upper_factor(h), lambda _, columns: part(target, columns), block)
     eps = torch.finfo(torch.float16).eps if kind == "float16" else 0
     torch.testing.assert_close(found, reference(weight, h, target), rtol=1e-4 + eps, atol=1e-4)
 
 
 @pytest.mark.parametrize("block", [4, 8, 64])
-def test_a_tile_is_chosen_from_weights_that_know_all_errors_before_it(
+def test_a_block_is_chosen_from_weights_that_know_all_errors_before_it(
     weight: Tensor, h: Tensor, grids: OnGrid, block: int
 ) -> None:
     seen: list[Tensor] = []
 
     def choose(w: Tensor, columns: slice) -> OnGrid | Kept:
-        seen.append(w[columns].clone())
+        seen.append(w.clone())
         return part(grids, columns)
 
-    solve_columns(weight, upper_factor(h), choose, block, tile=4)
-    for first, tile in zip(range(0, WIDTH, 4), seen, strict=True):
-        expected = reference(weight, h, grids, count=first)[:, first : first + 4].T
-        torch.testing.assert_close(tile, expected, rtol=1e-4, atol=1e-4)
+    solve_columns(weight, upper_factor(h), choose, block)
+    for first, found in zip(range(0, WIDTH, block), seen, strict=True):
+        torch.testing.assert_close(found, reference(weight, h, grids, count=first).T, rtol=1e-4, atol=1e-4)
 
 
-def test_later_columns_of_a_tile_are_seen_without_its_blocks_updates(weight: Tensor, h: Tensor) -> None:
-    seen: dict[int, Tensor] = {}
-
-    def choose(w: Tensor, columns: slice) -> Kept:
-        seen[columns.start] = w.clone()
-        return Kept(torch.zeros(columns.stop - columns.start, ROWS, dtype=torch.bool), torch.float32)
-
-    solve_columns(weight, upper_factor(h), choose, block=10, tile=5)
-    assert torch.equal(seen[5][10:], weight.T[10:])
-    assert not torch.equal(seen[5][5:10], weight.T[5:10])
-    assert not torch.equal(seen[10][15:], weight.T[15:])
+@pytest.mark.parametrize("block", [4, 8, 64])
+def test_a_run_competes_once_it_knows_all_errors_before_it(weight: Tensor, h: Tensor, block: int) -> None:
+    pattern, scale = Pattern(2, 4), torch.linspace(1, 2, WIDTH)[:, None]
+    chosen = torch.zeros(WIDTH, ROWS, dtype=torch.bool)
+    found = solve_columns(
+        weight,
+        upper_factor(h),
+        lambda _, columns: Competing(pattern, scale[columns], chosen[columns], torch.float32),
+        block,
+    )
+    assert torch.equal(found != 0, chosen.T)
+    for first in range(0, WIDTH, 4):
+        seen = reference(weight, h, Kept(chosen, torch.float32), count=first)[:, first : first + 4]
+        assert torch.equal(
+            chosen.T[:, first : first + 4], keep_n_of_m(seen.abs() / scale.T[:, first : first + 4], pattern)
+        )
 
 
 def test_uncorrelated_inputs_leave_nothing_to_compensate(weight: Tensor, keep: Tensor, rng: Generator) -> None:

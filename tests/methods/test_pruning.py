@@ -5,27 +5,13 @@ import torch
 from pydantic import ValidationError
 from torch import Generator
 
+from kernels.pruning import Pattern, keep_largest
 from methods.magnitude import Magnitude
 from methods.method import Method
 from methods.nowag_p import NoWagP
-from methods.pruning import Pattern, keep_largest, keep_n_of_m, pattern_of
+from methods.pruning import pattern_of
 from methods.statistics import Statistics
 from methods.wanda import Wanda
-
-
-def test_the_largest_scores_of_each_row_stay() -> None:
-    keep = keep_largest(torch.tensor([[1.0, 9.0, 4.0, 2.0], [8.0, 3.0, 5.0, 7.0]]), 2)
-    assert keep.tolist() == [[False, True, True, False], [True, False, False, True]]
-
-
-@pytest.mark.parametrize("drop", range(7))
-def test_of_equal_scores_the_first_fall_and_the_count_is_exact(drop: int) -> None:
-    assert keep_largest(torch.zeros(1, 7), drop).tolist() == [[i >= drop for i in range(7)]]
-
-
-def test_each_group_keeps_its_largest_and_of_equals_the_first() -> None:
-    keep = keep_n_of_m(torch.tensor([[1.0, 3.0, 2.0, 0.0, 5.0, 5.0, 5.0, 5.0]]), Pattern(2, 4))
-    assert keep.tolist() == [[False, True, True, False, True, True, False, False]]
 
 
 def test_n_of_m_names_what_is_kept() -> None:

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Generator, Tensor
 
+from kernels.backend import plain_torch
 from kernels.hadamard import Rotation
 from methods.hessian import gram_error, unit_gram
 from methods.quip_sharp import QuIPSharp, Turns, balance
@@ -74,6 +75,23 @@ def test_each_bit_cuts_the_error(layer: tuple[Tensor, Statistics], rng: Generato
 def test_sweeps_lower_the_error_of_ldlq(layer: tuple[Tensor, Statistics], rng: Generator) -> None:
     audit = QuIPSharp(sweeps=3).compress(*layer, rng).audit
     assert float(audit["swept_error"] or 1) < 0.9 * float(audit["ldlq_error"] or 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_kernels_lose_as_little_as_the_reference(bits: int, layer: tuple[Tensor, Statistics]) -> None:
+    weight, statistics = layer
+    assert statistics.gram is not None
+    gram = statistics.gram.cuda()
+    there = Statistics(gram.diagonal().clone(), torch.zeros(len(gram), device="cuda"), tokens=1, gram=gram)
+    method = QuIPSharp(bits=bits)
+    found = method.compress(weight.cuda(), there, Generator().manual_seed(0))
+    with plain_torch():
+        wanted = method.compress(weight.cuda(), there, Generator().manual_seed(0))
+    assert found.audit["gram_error"] == pytest.approx(wanted.audit["gram_error"], rel=0.03)
+    turned_on_cpu = gram_error(weight, found.format.dequantize().cpu(), statistics.gram)
+    assert turned_on_cpu == pytest.approx(found.audit["gram_error"], rel=1e-3)
 
 
 def test_the_audit_names_rotations_and_padding(rng: Generator) -> None:

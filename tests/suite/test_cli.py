@@ -93,6 +93,41 @@ def test_study_lists_its_questions_and_refuses_what_it_does_not_know(invoke):
     assert status == 2 and "no study 'normaliser'. Did you mean 'normalizer'? Known: " in err
 
 
+def test_bench_prints_a_line_for_each_case_and_writes_all_numbers(invoke, tmp_path):
+    arguments = "--device", "cpu", "--only", "mask alone", "--repeat", "1", "--json", tmp_path / "bench.json"
+    status, out, _ = invoke("bench", *arguments)
+    assert status == 0 and "ceilings: copy" in out and out.count("mask alone") == 3
+    assert (tmp_path / "bench.json").exists()
+    status, _, err = invoke("bench", "--device", "cpu", "--only", "nothing")
+    assert status == 2 and "matches no case" in err and err.count("\n") == 1
+
+
+def test_bench_ends_with_status_1_when_a_case_failed(invoke, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr("suite.bench.compression.keep_n_of_m", broken)
+    status, out, _ = invoke("bench", "--device", "cpu", "--only", "mask alone", "--repeat", "1")
+    assert status == 1 and out.count("FAILED RuntimeError: no kernel") == 1 and out.count("equal mask bits") == 2
+
+
+def test_generate_goes_on_from_the_prompt_and_says_how_fast(finished, invoke):
+    cell = next((finished[0] / "cells").iterdir())
+    status, out, _ = invoke(
+        "generate", cell, "--prompt", "The king", "--tokens", "4", "--device", "cpu", "--dense"
+    )
+    assert status == 0 and out.startswith("The king") and out.count("tokens a second") == 2
+
+
+@pytest.mark.parametrize(
+    ("cell", "prompt", "message"), [(True, "", "--prompt is empty"), (False, "The king", "not a finished cell")]
+)
+def test_generate_refuses_in_one_line(finished, invoke, tmp_path, cell, prompt, message):
+    folder = next((finished[0] / "cells").iterdir()) if cell else tmp_path
+    status, _, err = invoke("generate", folder, "--prompt", prompt, "--device", "cpu")
+    assert status == 2 and message in err and err.count("\n") == 1
+
+
 def test_sync_finds_nothing_left_to_send(finished, invoke):
     assert invoke("sync", finished[0])[:2] == (0, "0 rows sent, 0 still waiting\n")
 

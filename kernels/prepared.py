@@ -1,0 +1,233 @@
+"""Run-time layouts: compressed weights as GPU kernels read them, made once from a format and never saved.
+
+A stored row is a byte stream of odd length, which cannot be read in wide words. Here a row is whole blocks of
+`lanes` words, and a word holds one code of each of several planes, so that a plane of a block is `lanes` codes in
+the order of the inputs and takes one shift to read. The stored tensors stay, so a prepared layer holds its codes
+twice; side parameters are shared with the format.
+"""
+
+import functools
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kernels import e8p, lattice
+from kernels.format import Format
+from kernels.hadamard import Rotation, factors
+from kernels.lattice import Lattice
+from kernels.packing import unpack
+from kernels.quantized import Codebook, GroupedInt
+from kernels.sparse import NMSparse
+
+HALVES = (torch.float16, torch.bfloat16)
+GROUP_LANES = 32  # a plane of integers must lie within a group, so this divides the group sizes that stream
+TILE_INPUTS = 128  # what a plane of codewords covers, padding of codewords to a power of two included
+FEWEST_LANES, MOST_LANES = 4, 32
+POINT_LANES = 16
+SEMI_STRUCTURED = (32, 64)  # rows and inputs of a 2:4 weight that both of PyTorch's sparse back ends take
+
+SPLITS = {
+    1: (1, 0),
+    2: (2, 0),
+    3: (2, 1),
+    4: (4, 0),
+    5: (4, 1),
+    6: (4, 2),
+    8: (8, 0),
+    10: (8, 2),
+    12: (8, 4),
+    16: (16, 0),
+}
+"""Bits of a code in a word of `low` and in one of `high`. A width that is not here is kept as the next that is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """Codes [rows, count]: low int32 [rows, blocks * lanes], and high int8, int16 or int32 of that shape or None.
+
+    Code s * lanes + l of a block has its low bits in word l from bit s * low_bits on, its high bits likewise.
+    """
+
+    low: Tensor
+    high: Tensor | None
+    low_bits: int
+    high_bits: int
+    lanes: int
+
+    @property
+    def planes(self) -> int:
+        """Codes that share a word."""
+        return 32 // self.low_bits
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a row."""
+        return self.low.shape[1] // self.lanes
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedWords:
+    """GroupedInt for kernels; zeros uint8 [out, groups], or None where the grid is symmetric."""
+
+    weight: GroupedInt
+    words: Words
+    zeros: Tensor | None
+
+    @property
+    def streams(self) -> bool:
+        """Whether a plane never straddles two groups, which multiplying from the codes relies on."""
+        return self.weight.scale.shape[1] == 1 or self.weight.group_width % self.words.lanes == 0
+
+
+@dataclass(frozen=True, eq=False)
+class CodebookWords:
+    """Codebook for kernels. Codewords are padded with zeros to a power of two of elements, `padded`.
+
+    stored [K, padded] in the stored dtype, computed [K, padded] in the dtype of x.
+    """
+
+    weight: Codebook
+    words: Words
+    stored: Tensor
+    computed: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LatticeWords:
+    """Lattice for kernels: the codes of a point in `low`, its residual in `high`, tables int32 [640], rotations.
+
+    scale_in [in] float32 is 1 / rescale, by which x is multiplied before it is turned, or None; scale_out [out]
+    float32 repeats the scale, by which kernels multiply a row.
+    """
+
+    weight: Lattice
+    words: Words
+    tables: Tensor
+    turn_in: Rotation
+    turn_out: Rotation
+    scale_in: Tensor | None
+    scale_out: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class DenseWeight:
+    """A weight without a kernel of its own, decoded once to the dtype of x [out, in].
+
+    It takes as much memory as the weight did before it was compressed, which is the honest price of masks; if
+    `sparse`, it is a semi-structured tensor of 9/16 of that.
+    """
+
+    weight: Format
+    dense: Tensor
+    sparse: bool = False
+
+
+Prepared = GroupedWords | CodebookWords | LatticeWords | DenseWeight
+
+
+def prepare(weight: Format, dtype: torch.dtype) -> Prepared:
+    """The layout in which kernels multiply x of this dtype by the weight, on the weight's device."""
+    if isinstance(weight, GroupedInt):
+        return _grouped(weight)
+    if isinstance(weight, Codebook):
+        return _codebook(weight, dtype)
+    if isinstance(weight, Lattice):
+        return _lattice(weight)
+    dense = weight.dequantize().to(dtype)
+    if not (isinstance(weight, NMSparse) and _semi_structured(weight, dense)):
+        return DenseWeight(weight, dense)
+    with warnings.catch_warnings():  # that the tensor's interface may change, once a process
+        warnings.simplefilter("ignore", UserWarning)
+        return DenseWeight(weight, torch.sparse.to_sparse_semi_structured(dense), sparse=True)
+
+
+def words(codes: Tensor, split: tuple[int, int], lanes: int) -> Words:
+    """Codes int32 [rows, count] as words; the high bits of a code are those above the low ones."""
+    low_bits, high_bits = split
+    planes = 32 // low_bits
+    padded = functional.pad(codes, (0, -codes.shape[1] % (planes * lanes)))
+    blocks = padded.view(len(codes), -1, planes, lanes)
+    low = _joined(blocks & (1 << low_bits) - 1, low_bits)
+    if not high_bits:
+        return Words(low, None, low_bits, 0, lanes)
+    high_dtype = {8: torch.int8, 16: torch.int16, 32: torch.int32}[high_bits * planes]
+    high = _joined(blocks >> low_bits & (1 << high_bits) - 1, high_bits).to(high_dtype)
+    return Words(low, high, low_bits, high_bits, lanes)
+
+
+def split_of(bits: int) -> tuple[int, int]:
+    """How codes of 1 to 16 bits are split over two words."""
+    return SPLITS[min(width for width in SPLITS if width >= bits)]
+
+
+def _joined(blocks: Tensor, bits: int) -> Tensor:
+    """Codes int32 [rows, blocks, planes, lanes] of `bits` each to words int32 [rows, blocks * lanes]."""
+    joined = torch.zeros_like(blocks[:, :, 0])
+    for plane in range(blocks.shape[2]):
+        joined |= blocks[:, :, plane] << plane * bits
+    return joined.flatten(1)
+
+
+def _grouped(weight: GroupedInt) -> GroupedWords:
+    codes = unpack(weight.codes, weight.bits, weight.shape[1])
+    zeros = weight.zeros
+    if zeros is not None:
+        zeros = unpack(zeros, weight.bits, weight.scale.shape[1]).to(torch.uint8).contiguous()
+    return GroupedWords(weight, words(codes, split_of(weight.bits), GROUP_LANES), zeros)
+
+
+def _codebook(weight: Codebook, dtype: torch.dtype) -> CodebookWords:
+    dim = weight.codebook.shape[1]
+    padded = 1 << (dim - 1).bit_length()
+    codes = unpack(weight.codes, weight.code_bits, -(-weight.shape[1] // dim))
+    lanes = min(max(TILE_INPUTS // padded, FEWEST_LANES), MOST_LANES)
+    stored = functional.pad(weight.codebook, (0, padded - dim)).contiguous()
+    return CodebookWords(weight, words(codes, split_of(weight.code_bits), lanes), stored, stored.to(dtype))
+
+
+def _lattice(weight: Lattice) -> LatticeWords:
+    codes = unpack(weight.codes, 16, weight.groups)
+    high_bits = 0
+    if weight.residual is not None:
+        high_bits = lattice.RESIDUALS[weight.bits].bits
+        codes = codes | unpack(weight.residual, high_bits, weight.groups) << 16
+    return LatticeWords(
+        weight,
+        words(codes, (16, high_bits), POINT_LANES),
+        _tables(codes.device),
+        _rotation(weight.sign_in, e8p.DIM * weight.groups, weight.order_in),
+        _rotation(weight.sign_out, weight.shape[0], weight.order_out),
+        None if weight.rescale is None else weight.rescale.float().reciprocal(),
+        weight.scale.float().repeat(weight.shape[0]),
+    )
+
+
+def _rotation(signs: Tensor, size: int, order: int) -> Rotation:
+    """The rotation with all it needs on the device of its packed signs [1, ceil(size / 8)]."""
+    spread = 2.0 * unpack(signs, 1, size)[0] - 1
+    return Rotation(spread, tuple(part.to(signs.device) for part in factors(order)))
+
+
+@functools.cache
+def _tables(device: torch.device) -> Tensor:
+    """int32 [640], in nibbles of 8 elements, the first lowest: E8P's patterns, its signs, the 256 shortest points.
+
+    A nibble of pattern v is v + 15/2, so inverting its bits turns v into -v; that is what the nibbles of the
+    signs [128] are for, the eighth of which is the parity of seven. A nibble of a short point v is 2 v + 8.
+    """
+    patterns = e8p.decode(torch.arange(256, dtype=torch.int32)) - e8p.SHIFT + 7.5
+    seven = torch.arange(128)[:, None] >> torch.arange(7) & 1
+    signs = 15 * torch.cat([seven, seven.sum(1, keepdim=True) & 1], 1)
+    short = 2 * lattice.RESIDUALS[3].decode(torch.arange(256)) + 8
+    nibbles = torch.cat([patterns, signs, short]).to(torch.int32)  # [640, 8]
+    return _joined(nibbles[:, None, :, None], 4)[:, 0].to(device)
+
+
+def _semi_structured(weight: NMSparse, dense: Tensor) -> bool:
+    """Whether the GPU's sparse tensor cores take the decoded weight."""
+    rows, width = weight.shape
+    fits = (weight.keep, weight.of) == (2, 4) and not rows % SEMI_STRUCTURED[0] and not width % SEMI_STRUCTURED[1]
+    return fits and dense.is_cuda and dense.dtype in HALVES and torch.backends.cusparselt.is_available()

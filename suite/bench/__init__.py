@@ -1,0 +1,1 @@
+"""`nowag-bench bench`: what the project computes, timed on the user's own machine against what that can do."""

@@ -1,0 +1,78 @@
+"""What a case of the benchmark is: data and a function to time, with what bounds it and how it is checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suite.bench.clock import Ceilings
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least that must be done: bytes through memory, and operations in float32 or on 16-bit operands."""
+
+    bytes: float
+    fp32_flops: float = 0.0
+    half_flops: float = 0.0
+
+    def milliseconds(self, ceilings: Ceilings) -> tuple[float, str]:
+        """The longest of the three at the device's ceilings, and which of them it is."""
+        needs = {
+            "copy": self.bytes / ceilings.copy_bytes,
+            "fp32": self.fp32_flops / ceilings.fp32_flops,
+            "bf16": self.half_flops / ceilings.bf16_flops,
+        }
+        bound = max(needs, key=lambda name: needs[name])
+        return 1e3 * needs[bound], bound
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """A case with its data on a device. `run` takes the number of rounds, 1 where there are none.
+
+    The reference of a case with rounds is timed at 0 and at `reference_rounds`, and carried on from there in a
+    straight line. With `steps` above 1 a run goes over that many weights, and its time is of one.
+    """
+
+    run: Callable[[int], Any]
+    check: Callable[[Any, Any], float]
+    floor: Callable[[Any], Floor]
+    rounds: int = 1
+    reference_rounds: int = 1
+    steps: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One line of the table; `agreement` says what the number of its check is, `unit` what a round is called.
+
+    A budget is for one H100, in ms.
+    """
+
+    name: str
+    shape: Shape
+    prepare: Callable[[torch.device], Work]
+    agreement: str
+    budget_ms: float | None = None
+    unit: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What a pattern is matched against."""
+        return f"{self.name} {self.shape[0]}x{self.shape[1]}"
+
+
+def share_equal(found: Tensor, wanted: Tensor) -> float:
+    """The share of equal entries."""
+    return float((found == wanted).double().mean())
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """‖found - wanted‖ / ‖wanted‖, computed in float64."""
+    found, wanted = found.double(), wanted.double()
+    return float((found - wanted).norm() / wanted.norm())
