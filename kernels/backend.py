@@ -15,9 +15,14 @@ logger = logging.getLogger(__name__)
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
+def plain() -> bool:
+    """Whether the references are asked for."""
+    return _plain.get()
+
+
 def fused(tensor: Tensor) -> bool:
     """Whether operations on this tensor take the Triton kernels."""
-    return tensor.is_cuda and not _plain.get() and trouble(tensor.device) is None
+    return tensor.is_cuda and not plain() and trouble(tensor.device) is None
 
 
 @contextmanager

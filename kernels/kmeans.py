@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kernels.backend import fused
+from kernels.cpu import compiled
 
 TILE_BYTES = {"cpu": 2 << 20}
 """Bytes of distances held at once: on a CPU they must stay in its second-level cache."""
@@ -59,13 +60,19 @@ def assign(x: Tensor, w: Tensor, codebook: Tensor, tile: int | None = None) -> t
     """x [n, d], w [G, d], codebook [K, d] to the nearest codes int32 [n], of equals the first, and a cost.
 
     The cost (float64, []) is the loss less the constant Σ w x². Distances are never held for more than `tile`
-    vectors; one product makes a tile of them, [-2 c, c²] against [w x, w]. The GPU's kernel chooses its own tiles.
+    vectors; one product makes a tile of them, [-2 c, c²] against [w x, w]. Kernels choose their own tiles.
     """
     if fused(x):
         from kernels.gpu.kmeans import assign as assign_each
 
         codes, cost = assign_each(x[None], w[None], codebook[None])
         return codes[0], cost[0]
+    if compiled(x):
+        from kernels.cpu.kmeans import assign as assign_compiled
+        from kernels.cpu.kmeans import suits
+
+        if suits(x, w):
+            return assign_compiled(x, w, codebook)
     size = len(codebook)
     tile = tile or _tile(codebook)
     factors = torch.cat([-2 * codebook, codebook.square()], 1).T  # [2d, K]
@@ -108,6 +115,10 @@ def sums(parts: Parts, codes: Sequence[Tensor], size: int) -> tuple[Tensor, Tens
 
         each = segment_sums([(x[None], w[None]) for x, w in parts], [own[None] for own in codes], size)
         return each[0][0], each[1][0]
+    if compiled(parts[0].x):
+        from kernels.cpu.kmeans import sums as sums_compiled
+
+        return sums_compiled(parts, codes, size)
     x = parts[0].x
     total, summed = (x.new_zeros(size, x.shape[1], dtype=torch.float64) for _ in range(2))
     for (x, w), own in zip(parts, codes, strict=True):

@@ -16,7 +16,8 @@ class CompressedLinear(nn.Module):
 
     W is rebuilt from its compressed form at each call. Kernels on a GPU multiply by a layout of their own instead,
     made at the first call for a dtype of x and again where the buffers have changed since. It is no part of the
-    state, and doubles the memory of the codes; a format without kernels costs a dense weight in the dtype of x.
+    state, and takes the memory of the codes again, twice where both few and many tokens have been seen; a format
+    without kernels costs a dense weight in the dtype of x.
     """
 
     bias: Tensor | None

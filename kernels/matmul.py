@@ -4,6 +4,8 @@ More tokens share one decoded weight, which is made at once in the dtype of x an
 evaluation: its weight is that of the format, bit for bit.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,7 +14,13 @@ from kernels.backend import fused
 from kernels.format import Format
 from kernels.prepared import HALVES, CodebookWords, DenseWeight, GroupedWords, LatticeWords, Prepared, prepare
 
+if TYPE_CHECKING:
+    from kernels.gpu.matvec import Layout
+
 STREAMED_TOKENS = 16
+FRAGMENT_TOKENS = {GroupedWords: 8, CodebookWords: 16, LatticeWords: 16}
+"""Up to how many tokens CUDA C++ is faster than Triton, measured on an H100 at 11008 x 4096: 9 and 23 µs for one
+token and 2-bit integers, 10 and 43 µs for codebooks of 8 bits; from 9 tokens on it reads the codes twice."""
 SPARSE_TOKENS = 8  # products with semi-structured weights take multiples of so many
 
 
@@ -39,16 +47,36 @@ def streamed(x: Tensor, weight: Prepared) -> Tensor | None:
 
     None where no kernel does, for instance where groups of inputs are not whole planes of the layout.
     """
-    from kernels.gpu import codebook, grouped, lattice_matmul
-
-    if isinstance(weight, GroupedWords) and weight.streams:
-        return grouped.matmul(x, weight)
-    if isinstance(weight, CodebookWords):
-        return codebook.matmul(x, weight)
     if isinstance(weight, LatticeWords):
         turned = _turned(x, weight)
-        return weight.turn_out.back(lattice_matmul.matmul(turned, weight, x.dtype)).to(x.dtype)
-    return None
+        return weight.turn_out.back(_points_times(turned, weight, x.dtype)).to(x.dtype)
+    if isinstance(weight, DenseWeight):
+        return None
+    if parts := _fragments(weight, len(x)):
+        from kernels.gpu import matvec
+
+        return matvec.multiply(x, parts, x.dtype)
+    from kernels.gpu import codebook, grouped
+
+    if isinstance(weight, CodebookWords):
+        return codebook.matmul(x, weight)
+    return grouped.matmul(x, weight) if weight.streams else None
+
+
+def _points_times(turned: Tensor, weight: LatticeWords, dtype: torch.dtype) -> Tensor:
+    """turned [tokens, 8 * groups] float32 times scale * points, float32 [tokens, out]."""
+    if parts := _fragments(weight, len(turned)):
+        from kernels.gpu import matvec
+
+        return matvec.multiply(turned, parts, torch.float32)
+    from kernels.gpu import lattice_matmul
+
+    return lattice_matmul.matmul(turned, weight, dtype)
+
+
+def _fragments(weight: GroupedWords | CodebookWords | LatticeWords, tokens: int) -> "tuple[Layout, ...] | None":
+    """The weight for CUDA C++, where that is the faster."""
+    return weight.fragments if tokens <= FRAGMENT_TOKENS[type(weight)] else None
 
 
 def _decoded(x: Tensor, weight: Prepared) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kernels.backend import fused
+
 BLOCK = 8
 
 
@@ -27,9 +29,14 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     """
     rows, width = codes.shape
     stored = row_bytes(width, bits)
-    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < 2**bits:
-        found = f"{int(codes.min())} to {int(codes.max())}"
-        raise ValueError(f"codes run from {found}: {bits} bits hold 0 to {2**bits - 1}")
+    if fused(codes):
+        from kernels.gpu.packing import pack
+
+        packed, fit = pack(codes, bits)
+        if not fit:
+            _refuse_misfits(codes, bits)
+        return packed
+    _refuse_misfits(codes, bits)
     blocks = functional.pad(codes.to(torch.int32), (0, -width % BLOCK)).view(rows, -1, BLOCK)
     packed = codes.new_zeros(rows, blocks.shape[1], bits, dtype=torch.uint8)
     for code, byte, shift in _overlaps(bits):
@@ -47,6 +54,10 @@ def unpack(packed: Tensor, bits: int, width: int) -> Tensor:
     if stored != row_bytes(width, bits):
         wanted = row_bytes(width, bits)
         raise ValueError(f"{width} codes of {bits} bits take {wanted} bytes a row, these rows have {stored}")
+    if fused(packed):
+        from kernels.gpu.packing import unpack
+
+        return unpack(packed, bits, width)
     count = -(-width // BLOCK)
     blocks = functional.pad(packed, (0, count * bits - stored)).view(rows, count, bits)
     codes = packed.new_zeros(rows, count, BLOCK, dtype=torch.int32)
@@ -55,6 +66,14 @@ def unpack(packed: Tensor, bits: int, width: int) -> Tensor:
         codes[..., code] |= part >> shift if shift >= 0 else part << -shift
     codes &= 2**bits - 1
     return codes.view(rows, -1)[:, :width]
+
+
+def _refuse_misfits(codes: Tensor, bits: int) -> None:
+    if not codes.numel() or codes.dtype == torch.bool:
+        return
+    lowest, highest = int(codes.min()), int(codes.max())
+    if not 0 <= lowest <= highest < 2**bits:
+        raise ValueError(f"codes run from {lowest} to {highest}: {bits} bits hold 0 to {2**bits - 1}")
 
 
 def _overlaps(bits: int) -> Iterator[tuple[int, int, int]]:

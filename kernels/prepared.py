@@ -1,14 +1,17 @@
 """Run-time layouts: compressed weights as GPU kernels read them, made once from a format and never saved.
 
-A stored row is a byte stream of odd length, which cannot be read in wide words. Here a row is whole blocks of
-`lanes` words, and a word holds one code of each of several planes, so that a plane of a block is `lanes` codes in
-the order of the inputs and takes one shift to read. The stored tensors stay, so a prepared layer holds its codes
-twice; side parameters are shared with the format.
+A stored row is a byte stream of odd length, which cannot be read in wide words. In `words` a row is whole blocks
+of `lanes` words, and a word holds one code of each of several planes, so that a plane of a block is `lanes` codes
+in the order of the inputs and takes one shift to read. `fragments` are codes as CUDA C++ reads them for few
+tokens. Each is made when it is first asked for, and the stored tensors stay: a layer that has seen few tokens and
+many holds its codes three times. Side parameters are shared with the format.
 """
 
 import functools
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +24,9 @@ from kernels.lattice import Lattice
 from kernels.packing import unpack
 from kernels.quantized import Codebook, GroupedInt
 from kernels.sparse import NMSparse
+
+if TYPE_CHECKING:
+    from kernels.gpu.matvec import Layout
 
 HALVES = (torch.float16, torch.bfloat16)
 GROUP_LANES = 32  # a plane of integers must lie within a group, so this divides the group sizes that stream
@@ -69,47 +75,103 @@ class Words:
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedWords:
-    """GroupedInt for kernels; zeros uint8 [out, groups], or None where the grid is symmetric."""
+class _Coded:
+    """What weights of codes have in common."""
+
+    weight: GroupedInt | Codebook | Lattice
+
+    @cached_property
+    def fragments(self) -> "tuple[Layout, ...] | None":
+        """The layouts of CUDA C++, or None where that has no kernel for the weight or cannot be compiled."""
+        device = self.weight.codes.device
+        if device.type != "cuda":
+            return None
+        from kernels.gpu.matvec import layouts, usable
+
+        return layouts(self.weight) if usable(device) else None
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedWords(_Coded):
+    """GroupedInt for kernels."""
 
     weight: GroupedInt
-    words: Words
-    zeros: Tensor | None
+
+    @cached_property
+    def words(self) -> Words:
+        """The codes."""
+        weight = self.weight
+        return words(unpack(weight.codes, weight.bits, weight.shape[1]), split_of(weight.bits), GROUP_LANES)
+
+    @cached_property
+    def zeros(self) -> Tensor | None:
+        """Zero points uint8 [out, groups], or None where the grid is symmetric."""
+        weight = self.weight
+        if weight.zeros is None:
+            return None
+        return unpack(weight.zeros, weight.bits, weight.scale.shape[1]).to(torch.uint8).contiguous()
 
     @property
     def streams(self) -> bool:
-        """Whether a plane never straddles two groups, which multiplying from the codes relies on."""
-        return self.weight.scale.shape[1] == 1 or self.weight.group_width % self.words.lanes == 0
+        """Whether a plane never straddles two groups, which multiplying from the words relies on."""
+        return self.weight.scale.shape[1] == 1 or self.weight.group_width % GROUP_LANES == 0
 
 
 @dataclass(frozen=True, eq=False)
-class CodebookWords:
-    """Codebook for kernels. Codewords are padded with zeros to a power of two of elements, `padded`.
-
-    stored [K, padded] in the stored dtype, computed [K, padded] in the dtype of x.
-    """
+class CodebookWords(_Coded):
+    """Codebook for kernels and x of `dtype`. Codewords are padded with zeros to a power of two of elements."""
 
     weight: Codebook
-    words: Words
-    stored: Tensor
-    computed: Tensor
+    dtype: torch.dtype
+
+    @cached_property
+    def words(self) -> Words:
+        """The codes."""
+        weight, dim = self.weight, self.weight.codebook.shape[1]
+        lanes = min(max(TILE_INPUTS // self.stored.shape[1], FEWEST_LANES), MOST_LANES)
+        codes = unpack(weight.codes, weight.code_bits, -(-weight.shape[1] // dim))
+        return words(codes, split_of(weight.code_bits), lanes)
+
+    @cached_property
+    def stored(self) -> Tensor:
+        """The codebook [K, padded] in the stored dtype."""
+        dim = self.weight.codebook.shape[1]
+        return functional.pad(self.weight.codebook, (0, (1 << (dim - 1).bit_length()) - dim)).contiguous()
+
+    @cached_property
+    def computed(self) -> Tensor:
+        """The codebook [K, padded] in the dtype of x."""
+        return self.stored.to(self.dtype)
 
 
 @dataclass(frozen=True, eq=False)
-class LatticeWords:
-    """Lattice for kernels: the codes of a point in `low`, its residual in `high`, tables int32 [640], rotations.
+class LatticeWords(_Coded):
+    """Lattice for kernels: the codes of a point in `low`, its residual in `high`.
 
     scale_in [in] float32 is 1 / rescale, by which x is multiplied before it is turned, or None; scale_out [out]
     float32 repeats the scale, by which kernels multiply a row.
     """
 
     weight: Lattice
-    words: Words
-    tables: Tensor
     turn_in: Rotation
     turn_out: Rotation
     scale_in: Tensor | None
     scale_out: Tensor
+
+    @cached_property
+    def words(self) -> Words:
+        """The codes, residuals above them."""
+        weight, high_bits = self.weight, 0
+        codes = unpack(weight.codes, 16, weight.groups)
+        if weight.residual is not None:
+            high_bits = lattice.RESIDUALS[weight.bits].bits
+            codes = codes | unpack(weight.residual, high_bits, weight.groups) << 16
+        return words(codes, (16, high_bits), POINT_LANES)
+
+    @property
+    def tables(self) -> Tensor:
+        """What decodes them, int32 [640]."""
+        return _tables(self.weight.codes.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +193,9 @@ Prepared = GroupedWords | CodebookWords | LatticeWords | DenseWeight
 def prepare(weight: Format, dtype: torch.dtype) -> Prepared:
     """The layout in which kernels multiply x of this dtype by the weight, on the weight's device."""
     if isinstance(weight, GroupedInt):
-        return _grouped(weight)
+        return GroupedWords(weight)
     if isinstance(weight, Codebook):
-        return _codebook(weight, dtype)
+        return CodebookWords(weight, dtype)
     if isinstance(weight, Lattice):
         return _lattice(weight)
     dense = weight.dequantize().to(dtype)
@@ -171,33 +233,9 @@ def _joined(blocks: Tensor, bits: int) -> Tensor:
     return joined.flatten(1)
 
 
-def _grouped(weight: GroupedInt) -> GroupedWords:
-    codes = unpack(weight.codes, weight.bits, weight.shape[1])
-    zeros = weight.zeros
-    if zeros is not None:
-        zeros = unpack(zeros, weight.bits, weight.scale.shape[1]).to(torch.uint8).contiguous()
-    return GroupedWords(weight, words(codes, split_of(weight.bits), GROUP_LANES), zeros)
-
-
-def _codebook(weight: Codebook, dtype: torch.dtype) -> CodebookWords:
-    dim = weight.codebook.shape[1]
-    padded = 1 << (dim - 1).bit_length()
-    codes = unpack(weight.codes, weight.code_bits, -(-weight.shape[1] // dim))
-    lanes = min(max(TILE_INPUTS // padded, FEWEST_LANES), MOST_LANES)
-    stored = functional.pad(weight.codebook, (0, padded - dim)).contiguous()
-    return CodebookWords(weight, words(codes, split_of(weight.code_bits), lanes), stored, stored.to(dtype))
-
-
 def _lattice(weight: Lattice) -> LatticeWords:
-    codes = unpack(weight.codes, 16, weight.groups)
-    high_bits = 0
-    if weight.residual is not None:
-        high_bits = lattice.RESIDUALS[weight.bits].bits
-        codes = codes | unpack(weight.residual, high_bits, weight.groups) << 16
     return LatticeWords(
         weight,
-        words(codes, (16, high_bits), POINT_LANES),
-        _tables(codes.device),
         _rotation(weight.sign_in, e8p.DIM * weight.groups, weight.order_in),
         _rotation(weight.sign_out, weight.shape[0], weight.order_out),
         None if weight.rescale is None else weight.rescale.float().reciprocal(),

@@ -1,4 +1,4 @@
-"""Choice by score: the largest of a row, N of every M, and the value of a given rank.
+"""The score of pruning methods, and choice by score: the largest of a row, N of every M, the value of a rank.
 
 Ties are broken by position, so a choice is the same on every device.
 """
@@ -26,6 +26,23 @@ class Pattern:
         if shape[1] % self.of:
             return f"{self} needs inputs in multiples of {self.of}, this weight has {shape[1]}"
         return None
+
+
+def weighted_squares(weight: Tensor, importance: Tensor, r_out: Tensor | None, r_in: Tensor | None) -> Tensor:
+    """(W / r_in / r_out)² * importance, float32 [out, in]: W in its storage dtype, the others [out] or [in].
+
+    The norms r_out and r_in are None where W is not divided by them.
+    """
+    if fused(weight):
+        from kernels.gpu.pruning import weighted_squares
+
+        return weighted_squares(weight, importance, r_out, r_in)
+    divided = weight.float()
+    if r_in is not None:
+        divided = divided / r_in.float()
+    if r_out is not None:
+        divided = divided / r_out.float()[:, None]
+    return divided.square() * importance
 
 
 def keep_largest(score: Tensor, drop: int) -> Tensor:

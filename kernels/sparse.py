@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from kernels.backend import fused
 from kernels.format import BYTES, FLOATS, Format, Part
 from kernels.packing import pack, row_bytes, unpack
 
@@ -40,7 +41,7 @@ class Masked(Format):
     @classmethod
     def of(cls, weight: Tensor, keep: Tensor) -> Self:
         """The weights [out, in] where the boolean keep [out, in] is set."""
-        return cls((weight.shape[0], weight.shape[1]), pack(keep, 1), weight[keep])
+        return cls((weight.shape[0], weight.shape[1]), pack(keep, 1), _kept(weight, keep))
 
     def layout(self) -> dict[str, Part]:
         packed = self.shape[0], row_bytes(self.shape[1], 1)
@@ -77,11 +78,12 @@ class NMSparse(Format):
     def of_mask(cls, weight: Tensor, mask: Tensor, keep: int, of: int) -> Self:
         """The weights [out, in] where the boolean mask [out, in] is set, `keep` times in every group."""
         rows, width = weight.shape
-        positions = mask.view(-1, of).nonzero()[:, 1]
-        if len(positions) * of != weight.numel() * keep:
-            raise ValueError(f"{len(positions)} weights are kept of {weight.numel()}, not {keep} of {of}")
-        indices = pack(positions.view(rows, -1), (of - 1).bit_length())
-        return cls((rows, width), weight[mask].view(rows, -1, keep), indices, keep, of)
+        found = _kept_of_groups(weight, mask, keep, of)
+        if found is None:
+            wanted = f"{keep} of {of} in each group"
+            raise ValueError(f"{int(mask.sum())} weights are kept of {weight.numel()}, not {wanted}")
+        values, indices = found
+        return cls((rows, width), values.view(rows, -1, keep), indices, keep, of)
 
     def layout(self) -> dict[str, Part]:
         rows, width = self.shape
@@ -108,3 +110,26 @@ class NMSparse(Format):
     @property
     def nominal_bits(self) -> float:
         return 8.0 * self.values.itemsize * self.keep / self.of
+
+
+def _kept(weight: Tensor, keep: Tensor) -> Tensor:
+    """The weights [kept] where keep is set, in row order."""
+    if fused(weight):
+        from kernels.gpu.packing import kept
+
+        return kept(weight, keep)
+    return weight[keep]
+
+
+def _kept_of_groups(weight: Tensor, mask: Tensor, keep: int, of: int) -> tuple[Tensor, Tensor] | None:
+    """The values [kept] and packed places of the `keep` of each `of` that the mask [out, in] sets, if it does."""
+    rows, bits, groups = len(weight), (of - 1).bit_length(), mask.view(-1, of)
+    if fused(weight):
+        from kernels.gpu import packing
+
+        values, places, irregular = packing.kept_of_groups(weight, mask, keep, of)
+        packed, _ = packing.pack(places.view(rows, -1), bits, known_to_fit=True)
+        return None if int(irregular) else (values, packed)
+    group, place = groups.nonzero().unbind(1)
+    each = torch.arange(len(groups), device=group.device).repeat_interleave(keep)
+    return (weight[mask], pack(place.view(rows, -1), bits)) if torch.equal(group, each) else None

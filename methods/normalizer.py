@@ -29,13 +29,32 @@ def normalize(
     W = W_bar * r_out[:, None] * r_in[None, :] holds for the norms as they are stored: each is rounded before
     anything is divided by it. ValueError when a norm overflows `dtype`.
     """
+    weight, r_out, r_in = _normed(weight, dtype, how)
+    return weight if r_out is None else weight / r_out.float()[:, None], r_out, r_in
+
+
+def norms(
+    weight: Tensor, dtype: torch.dtype = torch.float32, how: Normalize = "nowag"
+) -> tuple[Tensor | None, Tensor | None]:
+    """r_out and r_in alone, as `normalize` gives them for W [out, in] in any dtype."""
+    return (None, None) if how == "none" else _normed(weight.float(), dtype, how)[1:]
+
+
+def _normed(weight: Tensor, dtype: torch.dtype, how: Normalize) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """W [out, in] divided by r_in alone, r_out and r_in, which are checked at once: a check awaits the device."""
+    exact: dict[str, Tensor] = {}
     r_out = r_in = None
     if how in ("columns", "nowag"):
-        r_in = stored(weight.norm(dim=0) + EPSILON, dtype, "column norms")
+        exact["column norms"] = weight.norm(dim=0) + EPSILON
+        r_in = exact["column norms"].to(dtype)
         weight = weight / r_in.float()
     if how in ("rows", "nowag"):
-        r_out = stored(weight.norm(dim=1) + EPSILON, dtype, "row norms")
-        weight = weight / r_out.float()[:, None]
+        exact["row norms"] = weight.norm(dim=1) + EPSILON
+        r_out = exact["row norms"].to(dtype)
+    rounded = [each for each in (r_in, r_out) if each is not None]
+    if rounded and not torch.cat(rounded).amax() < math.inf:
+        for what, values in exact.items():
+            stored(values, dtype, what)
     return weight, r_out, r_in
 
 

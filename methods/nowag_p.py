@@ -8,9 +8,9 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from kernels.pruning import keep_largest, keep_n_of_m
+from kernels.pruning import keep_largest, keep_n_of_m, weighted_squares
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
-from methods.normalizer import Normalize, normalize, normalize_variant
+from methods.normalizer import Normalize, normalize_variant, norms
 from methods.pruning import Sparsity, pattern_of, pruned, sparsity_variant
 from methods.statistics import Statistic, Statistics
 
@@ -41,8 +41,7 @@ class NoWagP:
         """W [out, in] and diag(H) [in] to the weights that matter most in the matrix."""
         require(self, weight, statistics)
         pattern = pattern_of(self.sparsity)
-        w_bar, *_ = normalize(weight.float(), how=self.normalize)
-        score = w_bar.square() * statistics.importance()  # [out, in]
+        score = weighted_squares(weight, statistics.importance(), *norms(weight, how=self.normalize))  # [out, in]
         if pattern:
             keep = keep_n_of_m(score, pattern)
         else:

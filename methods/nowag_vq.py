@@ -6,7 +6,6 @@ published by default; better starts, shared codebooks and QuIP#'s error feedback
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass as plain
-from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,23 +14,26 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from kernels.format import side_dtype
-from kernels.kmeans import KMeansResult, Parts, Vectors, weighted_kmeans
+from kernels.kmeans import KMeansResult, Parts, Vectors, weighted_kmeans, weighted_kmeans_batch
 from kernels.packing import pack
 from kernels.quantized import Codebook
 from kernels.seeding import seed_nowag, seed_plus_plus, seed_refined
 from methods.feedback import Curvature, curvature_of, with_feedback
 from methods.hessian import Damping, gram_error, unit_gram
-from methods.method import SETTINGS, Audit, Compressed, Share, StatisticsMode, require
+from methods.method import SETTINGS, Audit, Compressed, Share, StatisticsMode, Together, require
 from methods.normalizer import Normalize, normalize, normalize_variant, unit_rms
 from methods.statistics import Statistic, Statistics
 
-STARTS: dict[str, Callable[[Parts, int, Generator], Tensor]] = {
+STARTS: dict[str, Callable[[Sequence[Parts], int, Sequence[Generator]], list[Tensor]]] = {
     "nowag": seed_nowag,
     "kmeans++": seed_plus_plus,
     "refined": seed_refined,
 }
 REFIT_UPDATES = 3
 """k-means updates of each refit."""
+
+STACK_BYTES = 2 << 30
+"""Vectors that k-means takes at once, each start with its own copy of them."""
 
 
 @plain(frozen=True, eq=False)
@@ -91,7 +93,7 @@ class NoWagVQ:
     title: ClassVar[str] = "NoWag-VQ"
     paper: ClassVar[str | None] = "arXiv:2504.14569"
     statistics_mode: ClassVar[StatisticsMode] = "dense"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     @model_validator(mode="after")
     def _codes_are_whole_bits(self) -> Self:
@@ -144,10 +146,27 @@ class NoWagVQ:
         self, weights: Sequence[Tensor], statistics: Sequence[Statistics], rng: Generator
     ) -> list[Compressed]:
         """The same for weights that share one codebook, which is one tensor in all their formats."""
-        linears = [self._prepare(weight, own) for weight, own in zip(weights, statistics, strict=True)]
+        return self.compress_many([Together(weights, statistics, rng)])[0]
+
+    def compress_many(self, tasks: Sequence[Together]) -> list[list[Compressed]]:
+        """The same for tasks of one dtype, each with a codebook and an rng of its own: all starts run together."""
+        prepared = [self._prepare_all(task) for task in tasks]
+        starts = [linears for linears in prepared for _ in range(self.inits)]
+        found = self._kmeans(starts, [task.rng for task in tasks for _ in range(self.inits)])
+        fits = [self._fit(linears, each) for linears, each in zip(starts, found, strict=True)]
+        return [
+            self._finished(linears, fits[number * self.inits : (number + 1) * self.inits])
+            for number, linears in enumerate(prepared)
+        ]
+
+    def _prepare_all(self, task: Together) -> list[Prepared]:
+        linears = [self._prepare(*each) for each in zip(task.weights, task.statistics, strict=True)]
         if reason := self._too_few(sum(len(linear.vectors.x) for linear in linears)):
             raise ValueError(f"{self.name} cannot share a codebook: {reason}")
-        fits = [self._fit(linears, rng) for _ in range(self.inits)]
+        return linears
+
+    def _finished(self, linears: Sequence[Prepared], fits: Sequence[Fit]) -> list[Compressed]:
+        """The formats of the best of some fits."""
         best = min(fits, key=lambda fit: fit.loss)
         audit: Audit = {**best.audit, "loss": best.loss}
         if self.inits > 1:
@@ -173,19 +192,33 @@ class NoWagVQ:
             w = curvature.diagonal.diagonal(dim1=1, dim2=2).contiguous()
         return Prepared(weight, statistics, functional.pad(w_bar, padding), w, r_out, r_in, curvature)
 
-    def _fit(self, linears: Sequence[Prepared], rng: Generator) -> Fit:
-        parts = [linear.vectors for linear in linears]
-        init = STARTS[self.init](parts, 2**self.code_bits, rng)
-        dtype = side_dtype(linears[0].weight.dtype)
-        found = weighted_kmeans(parts, init, self.iterations, dtype, self.reseed)
-        audit = _audit(found)
+    def _kmeans(self, problems: Sequence[Sequence[Prepared]], rngs: Sequence[Generator]) -> list[KMeansResult]:
+        """A codebook for the linears of each problem, from a start that its rng draws."""
+        parts = [[linear.vectors for linear in linears] for linears in problems]
+        inits = STARTS[self.init](parts, 2**self.code_bits, rngs)
+        dtype = side_dtype(problems[0][0].weight.dtype)
+        largest = max(sum(x.nbytes for x, _ in each) for each in parts)
+        many = max(1, STACK_BYTES // largest)
+        found: list[KMeansResult] = []
+        for at in range(0, len(parts), many):
+            some = slice(at, at + many)
+            found += weighted_kmeans_batch(parts[some], inits[some], self.iterations, dtype, self.reseed)
+        return found
+
+    def _fit(self, linears: Sequence[Prepared], found: KMeansResult) -> Fit:
+        """What k-means found, or what error feedback makes of its codebook."""
+        audit: Audit = {
+            "iterations": found.iterations,
+            "converged": found.converged,
+            "empty_clusters": found.empty_clusters,
+        }
         if self.reseed:
             audit["reseeded"] = found.reseeded
         if self.feedback == "none":
             return Fit(found.codebook, found.codes, found.losses[-1], audit)
-        return replace(self._fed_back(linears, found.codebook), audit=audit)
+        return self._fed_back(linears, found.codebook, audit)
 
-    def _fed_back(self, linears: Sequence[Prepared], codebook: Tensor) -> Fit:
+    def _fed_back(self, linears: Sequence[Prepared], codebook: Tensor, audit: Audit) -> Fit:
         """The best of the codes for `codebook` and for each of its refits, with all of H."""
         fits: list[Fit] = []
         for left in range(self.refits, -1, -1):
@@ -194,7 +227,7 @@ class NoWagVQ:
                 for linear in linears
                 if linear.curvature
             ]
-            fits.append(Fit(codebook, [run.codes for run in runs], sum(run.loss for run in runs), {}))
+            fits.append(Fit(codebook, [run.codes for run in runs], sum(run.loss for run in runs), audit))
             if left:
                 wanted = [
                     Vectors(run.targets.view(-1, self.dim), linear.w)
@@ -213,11 +246,3 @@ class NoWagVQ:
             error = gram_error(weight.float(), outcome.dequantize(), statistics.gram)
             audit |= {**linear.curvature.audit, "gram_error": error}
         return Compressed(outcome, audit)
-
-
-def _audit(found: KMeansResult) -> Audit:
-    return {
-        "iterations": found.iterations,
-        "converged": found.converged,
-        "empty_clusters": found.empty_clusters,
-    }

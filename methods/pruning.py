@@ -49,4 +49,4 @@ def threshold(score: Tensor, sparsity: float) -> Tensor:
 def pruned(weight: Tensor, keep: Tensor, pattern: Pattern | None) -> Compressed:
     """The kept weights, untouched, in the format of the pattern; the audit has the sparsity reached."""
     kept = NMSparse.of_mask(weight, keep, pattern.keep, pattern.of) if pattern else Masked.of(weight, keep)
-    return Compressed(kept, {"sparsity": 1 - int(keep.sum()) / keep.numel()})
+    return Compressed(kept, {"sparsity": 1 - kept.values.numel() / keep.numel()})

@@ -10,6 +10,12 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+ENOUGH_TOKENS = 512
+"""Fewer tokens wait for others before they are multiplied: H is read and written each time, 8 bytes an entry."""
+
+ROW_BLOCK = 1024
+"""Rows of H in one product, which leaves out the blocks below the diagonal."""
+
 
 class Statistic(IntEnum):
     """How much a method needs; each level contains those below it."""
@@ -50,9 +56,9 @@ class Statistics:
 
     def audit(self) -> dict[str, int | float | None]:
         """Dead inputs (never anything but zero), and mean(h) / median(h): how far one input dominates."""
-        median = float(self.x_sq.median())
-        ratio = float(self.x_sq.mean()) / median if median > 0 else None
-        return {"dead_inputs": int((self.x_sq == 0).sum()), "h_mean_over_median": ratio}
+        h = self.x_sq
+        mean, median, dead = torch.stack([h.mean(), h.median(), (h == 0).sum().float()]).tolist()  # asked for once
+        return {"dead_inputs": int(dead), "h_mean_over_median": mean / median if median > 0 else None}
 
 
 class Accumulator:
@@ -63,6 +69,7 @@ class Accumulator:
         self._sum = torch.zeros(width, device=device)
         self._squares = torch.zeros(width, device=device)
         self._gram = torch.zeros(width, width, device=device) if needs is Statistic.GRAM else None
+        self._waiting: list[Tensor] = []
         self._tokens = 0
 
     def add(self, x: Tensor) -> None:
@@ -77,13 +84,42 @@ class Accumulator:
         self._sum += rows.sum(0)
         if self._gram is None:
             self._squares += rows.square().sum(0)
-        else:
-            self._gram.addmm_(rows.T, rows)
+            return
+        enough = min(ENOUGH_TOKENS, width)  # what waits is then no larger than H
+        if len(rows) >= enough:
+            _add_upper_products(self._gram, rows)
+            return
+        self._waiting.append(rows.clone())  # the model may write where it was
+        if sum(map(len, self._waiting)) >= enough:
+            self._flush()
 
     def finish(self) -> Statistics:
         """The statistics so far. ValueError when an input was not finite, or its square overflowed."""
+        self._flush()
         squares = self._squares if self._gram is None else self._gram.diagonal().clone()
         bad = int((~(squares.isfinite() & self._sum.isfinite())).sum())
         if bad:
             raise ValueError(f"{bad} of {len(squares)} inputs have sums that are NaN or infinite")
+        if self._gram is not None:
+            _mirror(self._gram)
         return Statistics(squares, self._sum / max(self._tokens, 1), self._tokens, self._gram)
+
+    def _flush(self) -> None:
+        if self._waiting and self._gram is not None:
+            _add_upper_products(self._gram, torch.cat(self._waiting))
+        self._waiting.clear()
+
+
+def _add_upper_products(gram: Tensor, rows: Tensor) -> None:
+    """gram [in, in] += XᵀX for X [tokens, in], in blocks of rows from the diagonal on."""
+    for at in range(0, len(gram), ROW_BLOCK):
+        some = slice(at, at + ROW_BLOCK)
+        gram[some, at:].addmm_(rows[:, some].T, rows[:, at:])
+
+
+def _mirror(gram: Tensor) -> None:
+    """Put the upper triangle of [in, in] below its diagonal."""
+    for at in range(0, len(gram), ROW_BLOCK):
+        some = slice(at, at + ROW_BLOCK)
+        gram[some, some] = gram[some, some].triu() + gram[some, some].triu(1).T
+        gram[at + ROW_BLOCK :, some] = gram[some, at + ROW_BLOCK :].T

@@ -9,9 +9,9 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from kernels.pruning import keep_largest, keep_n_of_m
+from kernels.pruning import keep_largest, keep_n_of_m, weighted_squares
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
-from methods.normalizer import Normalize, normalize, normalize_variant
+from methods.normalizer import Normalize, normalize_variant, norms
 from methods.pruning import Sparsity, pattern_of, pruned, sparsity_variant
 from methods.statistics import Statistic, Statistics
 
@@ -42,8 +42,7 @@ class Wanda:
         """W [out, in] and diag(H) [in] to the weights that matter most in their row."""
         require(self, weight, statistics)
         pattern = pattern_of(self.sparsity)
-        normalized = normalize(weight.float(), how=self.normalize)[0]
-        score = normalized.square() * statistics.importance()  # [out, in]
+        score = weighted_squares(weight, statistics.importance(), *norms(weight, how=self.normalize))  # [out, in]
         if pattern:
             keep = keep_n_of_m(score, pattern)
         else:

@@ -18,6 +18,7 @@ from methods.statistics import Accumulator, Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
 from suite.config import TokenWeights
 from suite.errors import CalibrationError
+from suite.offload import Ferry
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -30,6 +31,7 @@ class Batch:
 
     hidden: Tensor  # [sequences, length, width], the input of the next block
     calls: list[Call]  # by block: positional arguments after the hidden states, and keyword arguments
+    waits: bool = False  # in host memory, for want of room on the device
 
 
 @torch.no_grad()
@@ -52,9 +54,13 @@ def first_inputs(model: nn.Module, tokens: Tensor, batch_size: int, device: torc
             )
         batches.append(Batch(seen[0][0], [call for _, call in seen]))
     _share_equal_tensors(batches)
-    if sum(batch.hidden.nbytes for batch in batches) <= HIDDEN_ON_DEVICE_BYTES:
-        for batch in batches:
+    waits = sum(batch.hidden.nbytes for batch in batches) > HIDDEN_ON_DEVICE_BYTES
+    for batch in batches:
+        batch.waits = waits
+        if not waits:
             batch.hidden = batch.hidden.to(device)
+        elif device.type == "cuda":
+            batch.hidden = batch.hidden.pin_memory()
     return batches
 
 
@@ -107,19 +113,39 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def run_block(block: Block, index: int, batch: Batch) -> Tensor:
-    """One block on one batch -> the next block's input, whether the block returns a tensor or a tuple."""
-    device = next(block.module.parameters()).device
-    args, kwargs = _mapped(batch.calls[index], lambda tensor: tensor.to(device))
-    result = block.module(batch.hidden.to(device), *args, **kwargs)
-    return (result if isinstance(result, Tensor) else result[0]).to(batch.hidden.device)
-
-
 @torch.no_grad()
+def run_block(block: Block, index: int, batches: Sequence[Batch], *, move_on: bool) -> Iterator[torch.Size]:
+    """One block on one batch after another: yields the sequences and length of each before it runs.
+
+    With `move_on` the outputs take the place of the hidden states, whether the block returns a tensor or a tuple.
+    """
+    device = next(block.module.parameters()).device
+    ferry = Ferry(device, any(batch.waits for batch in batches))
+    known: dict[int, Tensor] = {}
+    for hidden, batch in zip(ferry.arrivals(batch.hidden for batch in batches), batches, strict=True):
+        yield hidden.shape[:2]
+        (args, kwargs), known = _at_work(batch.calls[index], device, known)
+        result = block.module(hidden, *args, **kwargs)
+        if move_on:
+            batch.hidden = ferry.leave(batch.hidden, result if isinstance(result, Tensor) else result[0])
+
+
+def _at_work(call: Call, device: torch.device, known: Mapping[int, Tensor]) -> tuple[Call, dict[int, Tensor]]:
+    """A call's arguments on the device, and by the ids of those kept, for the next batch has most of them too."""
+    used: dict[int, Tensor] = {}
+
+    def moved(tensor: Tensor) -> Tensor:
+        found = known.get(id(tensor))
+        used[id(tensor)] = tensor.to(device) if found is None else found
+        return used[id(tensor)]
+
+    return _mapped(call, moved), used
+
+
 def advance(block: Block, index: int, batches: Sequence[Batch]) -> None:
     """Replace every batch's hidden states by the block's output."""
-    for batch in batches:
-        batch.hidden = run_block(block, index, batch)
+    for _ in run_block(block, index, batches, move_on=True):
+        pass
 
 
 @dataclass(frozen=True)
@@ -198,12 +224,9 @@ def observe(
     with ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(_hook(observer, name)).remove)
-        for batch in batches:
-            observer.batch = batch.hidden.shape[:2]
-            hidden = run_block(block, index, batch)
+        for shape in run_block(block, index, batches, move_on=move_on):
             observer.alive.clear()
-            if move_on:
-                batch.hidden = hidden
+            observer.batch = shape
     if missing := layers.keys() - observer.leaders.keys():
         raise CalibrationError(f"{block.name}: {', '.join(sorted(missing))} saw no calibration token")
     return observer.finish(block.name)

@@ -35,6 +35,8 @@ RECORDED = (
     "mlflow",
     "optuna",
     "triton",
+    "cuda-bindings",
+    "numba",
     "numpy",
 )
 MINIMUM = {"torch": "2.11", "transformers": "5.17"}
@@ -72,6 +74,7 @@ def describe() -> dict[str, Any]:
         "cores": cores,
         "memory_gib": round(memory, 2),
         "gpus": gpus,
+        "kernels": _kernel_trouble() or "fused" if gpus else None,
         "python": platform.python_version(),
         "nowag_bench": _version(DISTRIBUTION),
         "versions": {name: version for name in RECORDED if (version := _version(name))},
@@ -82,7 +85,7 @@ def describe() -> dict[str, Any]:
 def diagnose(out: Path, cache_dir: Path, offline: bool, tracking_uri: str | None = None) -> list[Check]:
     """Every check of `doctor`, in the order it prints them. Writes nothing; waits 3 s for the network."""
     checks = [_foreign_package(), _python(), *(_at_least(name, least) for name, least in MINIMUM.items())]
-    checks += [_accelerator(), _memory(), _space("results", out), _space("cache", cache_dir)]
+    checks += [_accelerator(), *_kernels(), _memory(), _space("results", out), _space("cache", cache_dir)]
     checks.append(Check("hub", None, "not asked: offline") if offline else _hub())
     if tracking_uri and tracking_uri.startswith(("http://", "https://")):
         checks.append(_tracking(tracking_uri))
@@ -168,6 +171,23 @@ def _at_least(name: str, least: str) -> Check:
 
 def _accelerator() -> Check:
     return Check("gpu", None, ", ".join(_gpus()) or "none: everything runs on the CPU")
+
+
+def _kernels() -> list[Check]:
+    if not _gpus():
+        return []
+    trouble = _kernel_trouble()
+    remedy = (
+        "Triton comes with PyTorch's CUDA wheels and needs a C compiler; without it GPUs are many times slower"
+    )
+    return [Check("kernels", trouble is None, trouble or "Triton compiles for every GPU", remedy)]
+
+
+def _kernel_trouble() -> str | None:
+    """Why a GPU of this machine does without the fused kernels, or None."""
+    torch, backend = importlib.import_module("torch"), importlib.import_module("kernels.backend")
+    reasons = (backend.trouble(torch.device("cuda", index)) for index in range(torch.cuda.device_count()))
+    return next((reason for reason in reasons if reason), None)
 
 
 def _memory() -> Check:

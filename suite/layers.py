@@ -1,20 +1,24 @@
 """The linears of one block through one method: what is compressed together, and what is kept of a failure."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from kernels.backend import fused
 from kernels.format import Format
-from methods.method import Audit, SharingMethod
+from methods.method import Audit, BatchingMethod, SharingMethod
 from methods.statistics import Statistics
 from suite.architecture import Block, linears
 from suite.calibrate import by_input
 from suite.config import Cell
-from suite.reproduction import LayerFailure, Task, save_task
+from suite.reproduction import LayerFailure, Outcome, Task, save_task
+
+BATCH_WEIGHTS = 1 << 28
+"""Most weights that a method takes at once: some copies of them in float32 must find room beside the block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,23 +49,64 @@ def compress_linears(
 
     LayerFailure, once the means to run it again are saved, says which linear failed and why.
     """
-    layers = linears(block)
+    layers = {name: layer.weight.detach() for name, layer in linears(block).items()}
+    together = _together(cell, statistics)
     done: dict[str, Decoded] = {}
-    for names in _together(cell, statistics):
-        full = tuple(f"{block.name}.{name}" for name in names)
-        weights = tuple(layers[name].weight.detach().to(dtype) for name in names)
-        key = hashlib.sha256(f"{cell.seed}/{full[0]}".encode()).digest()
-        task = Task(full, weights, tuple(statistics[name] for name in names), int.from_bytes(key[:7], "big"))
-        try:
-            results = task.run(cell.method)
-        except LayerFailure as failure:
-            path = failures.path(full[0])
-            save_task(path, task, cell.method, cell.settings, str(failure))
-            raise LayerFailure(f"{failure}; saved as {path.parent.name}/{path.name} for replay") from failure
-        for name, weight, (result, decoded) in zip(names, weights, results, strict=True):
-            audit = {**result.audit, **errors(weight.float(), decoded, statistics[name])}
-            done[name] = Decoded(result.format, audit, decoded)
-    return done
+    for batch in _batches(cell, [[layers[name] for name in names] for names in together]):
+        tasks = [
+            _task(block, {name: layers[name].to(dtype) for name in together[at]}, statistics, cell.seed)
+            for at in batch
+        ]
+        for at, task, outcome in zip(batch, tasks, _outcomes(tasks, cell, failures), strict=True):
+            for name, weight, (result, decoded) in zip(together[at], task.weights, outcome, strict=True):
+                audit = {**result.audit, **errors(weight.float(), decoded, statistics[name])}
+                done[name] = Decoded(result.format, audit, decoded)
+    return {name: done[name] for names in together for name in names}
+
+
+def _task(block: Block, weights: Mapping[str, Tensor], statistics: Mapping[str, Statistics], seed: int) -> Task:
+    """Weights by the names of linears that share something."""
+    full = tuple(f"{block.name}.{name}" for name in weights)
+    key = hashlib.sha256(f"{seed}/{full[0]}".encode()).digest()
+    own = tuple(statistics[name] for name in weights)
+    return Task(full, tuple(weights.values()), own, int.from_bytes(key[:7], "big"))
+
+
+def _outcomes(tasks: Sequence[Task], cell: Cell, failures: Failures) -> list[Outcome]:
+    """All tasks at once where there are several, and else, or where one of them fails, one after another."""
+    if len(tasks) > 1 and isinstance(cell.method, BatchingMethod):
+        found = Task.run_many(tasks, cell.method)
+        if found is not None:
+            return found
+    return [_outcome(task, cell, failures) for task in tasks]
+
+
+def _outcome(task: Task, cell: Cell, failures: Failures) -> Outcome:
+    try:
+        return task.run(cell.method)
+    except LayerFailure as failure:
+        path = failures.path(task.names[0])
+        save_task(path, task, cell.method, cell.settings, str(failure))
+        raise LayerFailure(f"{failure}; saved as {path.parent.name}/{path.name} for replay") from failure
+
+
+def _batches(cell: Cell, weights: Sequence[Sequence[Tensor]]) -> Iterator[list[int]]:
+    """The numbers of tasks with these weights that run at once: on a GPU those of equal shapes, if it gains by it.
+
+    On a CPU the same work takes as long in one batch, and more memory.
+    """
+    waiting: dict[tuple[torch.Size, ...], list[int]] = {}
+    gains = isinstance(cell.method, BatchingMethod)
+    for number, own in enumerate(weights):
+        if not (gains and all(map(fused, own))):
+            yield [number]
+            continue
+        same = waiting.setdefault(tuple(weight.shape for weight in own), [])
+        if (len(same) + 1) * sum(weight.numel() for weight in own) > BATCH_WEIGHTS and same:
+            yield same.copy()
+            same.clear()
+        same.append(number)
+    yield from waiting.values()
 
 
 def _together(cell: Cell, statistics: Mapping[str, Statistics]) -> Sequence[Sequence[str]]:

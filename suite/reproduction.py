@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Generator, Tensor
 
-from methods.method import Compressed, Method, SharingMethod
+from methods.method import BatchingMethod, Compressed, Method, SharingMethod, Together
 from methods.statistics import Statistics
 from suite.config import build_method
 from suite.environment import describe
@@ -22,6 +22,7 @@ from suite.errors import CheckpointError
 from suite.files import write_atomically
 
 HEADER_KEY = "nowag_bench_failure"
+Outcome = list[tuple[Compressed, Tensor]]  # of each linear of a task: the result, and the weight it decodes to
 EXPECTED = (ValueError, RuntimeError)  # what a method refuses, and what torch raises, out of memory included
 
 
@@ -38,22 +39,36 @@ class Task:
     statistics: tuple[Statistics, ...]
     seed: int
 
-    def run(self, method: Method) -> list[tuple[Compressed, Tensor]]:
-        """Result and decoded weight of each linear. LayerFailure if the method fails or a weight is not finite.
+    def run(self, method: Method) -> Outcome:
+        """LayerFailure if the method fails or a weight is not finite.
 
         The random numbers are drawn on the CPU from the task's own seed: neither the order of work, nor resuming,
         nor the device changes them.
         """
-        rng = Generator().manual_seed(self.seed)
         try:
             if isinstance(method, SharingMethod):
-                results = method.compress_together(self.weights, self.statistics, rng)
+                results = method.compress_together(self.weights, self.statistics, self._rng())
             else:
-                results = [method.compress(self.weights[0], self.statistics[0], rng)]
+                results = [method.compress(self.weights[0], self.statistics[0], self._rng())]
         except EXPECTED as error:
             names = ", ".join(self.names)
             reason = " ".join(str(error).split())[:300]
             raise LayerFailure(f"failed: {names}: {type(error).__name__}: {reason}") from error
+        return self._decoded(results)
+
+    @staticmethod
+    def run_many(tasks: Sequence["Task"], method: BatchingMethod) -> list[Outcome] | None:
+        """What each of the tasks gives alone, or None if any fails: alone it says which and why."""
+        try:
+            found = method.compress_many([Together(task.weights, task.statistics, task._rng()) for task in tasks])
+            return [task._decoded(results) for task, results in zip(tasks, found, strict=True)]
+        except (*EXPECTED, LayerFailure):
+            return None
+
+    def _rng(self) -> Generator:
+        return Generator().manual_seed(self.seed)
+
+    def _decoded(self, results: Sequence[Compressed]) -> Outcome:
         decoded = [result.format.dequantize() for result in results]
         for name, weight in zip(self.names, decoded, strict=True):
             if not torch.isfinite(weight).all():

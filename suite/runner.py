@@ -29,7 +29,7 @@ from suite.models import Subject
 from suite.prepare import Prepared, pick_device, prepare, subject_of
 from suite.quality import DenseReference, Windows, measure
 from suite.results import JOURNAL_NAME, Cost, Journal, Row
-from suite.speed import Phase, measured
+from suite.speed import Phase, full_precision, measured
 from suite.tracking import Tracker, default_uri
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,11 @@ def run(recipe: Recipe, options: Options) -> Outcome:
     prepared = prepare(recipe, folder, offline=options.offline)
     recipe_text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     uri = default_uri(options.out)
-    with _alone(folder), Tracker(folder, uri, experiment=recipe.name, recipe_text=recipe_text) as tracker:
+    with (
+        full_precision(),
+        _alone(folder),
+        Tracker(folder, uri, experiment=recipe.name, recipe_text=recipe_text) as tracker,
+    ):
         recipe_path = folder / f"recipe-{recipe.sha256[:8]}.yaml"
         write_atomically(recipe_path, recipe_text.encode())
         study = _Study(recipe, folder, device, tracker, recipe_path)

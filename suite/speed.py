@@ -1,4 +1,4 @@
-"""One stopwatch for the project: seconds and peak memory of a phase."""
+"""One stopwatch for the project, seconds and peak memory of a phase, and one precision of what it computes."""
 
 import resource
 import time
@@ -51,6 +51,17 @@ def measured() -> Iterator[Phase]:
             phase.peak_device_memory_gib = torch.cuda.max_memory_allocated() / GIB
         phase.seconds = time.perf_counter() - start
         phase.peak_memory_gib = _resident_peak() / GIB
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Float32 products in float32: no TF32 inside, whatever the user's setting."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _reset_resident_peak() -> None:

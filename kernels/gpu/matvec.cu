@@ -2,12 +2,11 @@
 //
 // A few warps share a tile of 16 outputs; each takes every so many units of inputs. Of a tile and unit, lane 4 g + q has
 // the rows g and g + 8, and of each piece of 4 P inputs the P inputs from q P on, as the tensor cores want them. Weights
-// lie in memory in that order, so a load is contiguous, and DEPTH of them are under way. The warps of a tile then add
-// their sums in a fixed order.
+// lie in memory in that order, so a load is contiguous. The warps of a tile then add their sums in a fixed order.
 //
 // Set from outside: FORMAT (0 grid, 1 codebook, 2 lattice, 3 short points of the lattice), BITS of a code, DIM of a
-// codeword, GROUPS of inputs with scales of their own in a unit, THREADS of the largest block, DEPTH, X_BF16, Y_TYPE (0
-// half, 1 bfloat16, 2 float).
+// codeword, GROUPS of inputs with scales of their own in a unit, THREADS of a block, X_TYPE and Y_TYPE (0 half, 1
+// bfloat16, 2 float).
 
 typedef unsigned int u32;
 typedef unsigned short u16;
@@ -31,6 +30,10 @@ typedef unsigned short u16;
 #endif
 #define UNIT (4 * PIECES * P) // inputs of a unit
 #define LANES 32
+#if FORMAT != 0
+#undef GROUPS
+#define GROUPS 1
+#endif
 #define QUADS ((UNIT / 4 + LANES - 1) / LANES)
 
 __device__ __forceinline__ void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
@@ -57,22 +60,28 @@ __device__ __forceinline__ float half_to_float(u16 bits) {
   return value;
 }
 
-__device__ __forceinline__ float2 unpack_x(u32 pair) {
-#if X_BF16
+// Inputs 2 i and 2 i + 1.
+__device__ __forceinline__ float2 pair_of(const void* x, long long i) {
+#if X_TYPE == 2
+  return ((const float2*)x)[i];
+#else
+  const u32 pair = ((const u32*)x)[i];
+#if X_TYPE == 1
   return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u));
 #else
   return make_float2(half_to_float((u16)(pair & 0xFFFFu)), half_to_float((u16)(pair >> 16)));
 #endif
+#endif
 }
 
 // Four inputs of a token from `column` on, times their norms; zeros where there are none.
-__device__ __forceinline__ float4 read_x(const u32* x, const float* r_in, int column, int inputs, int token) {
+__device__ __forceinline__ float4 read_x(const void* x, const float* r_in, int column, int inputs, int token) {
   float v[4];
 #pragma unroll
   for (int k = 0; k < 4; k += 2) {
     const bool there = column + k < inputs;
     const int from = there ? column + k : 0;
-    const float2 pair = unpack_x(x[((long long)token * inputs + from) >> 1]);
+    const float2 pair = pair_of(x, ((long long)token * inputs + from) >> 1);
     const float2 norm = r_in ? *(const float2*)(r_in + from) : make_float2(1, 1);
     v[k] = there ? pair.x * norm.x : 0;
     v[k + 1] = there ? pair.y * norm.y : 0;
@@ -80,46 +89,53 @@ __device__ __forceinline__ float4 read_x(const u32* x, const float* r_in, int co
   return make_float4(v[0], v[1], v[2], v[3]);
 }
 
+// What undoes the scale of a token's unit, and for grids the sum of the inputs of a group in that scale.
+struct Scaled {
+  float inverse, sum;
+};
+
 // All inputs as halves in shared memory [tokens, stride], multiplied by the power of two that brings the largest of a
-// token's unit near 2^14, so that halves hold them as well as before; its inverse goes to `inverses` [tokens, units].
-// For grids they are also divided by where a code has its bits, and their sums by group are needed [tokens, units, GROUPS].
-__device__ __forceinline__ void load_x(u16* halves, float* inverses, float* x_sums, const u32* x, const float* r_in,
-                                       int inputs, int tokens, int units, int stride) {
+// token's unit near 2^14, so that halves hold them as well as before. For grids they are also divided by where a code
+// has its bits. `scaled` is [tokens, units, GROUPS].
+__device__ __forceinline__ void load_x(u16* halves, Scaled* scaled, const void* x, const float* r_in, int inputs,
+                                       int tokens, int units, int stride) {
   const int lane = threadIdx.x % LANES, warps = blockDim.x / LANES;
-  for (int at = threadIdx.x / LANES; at < tokens * units; at += warps) {
-    const int token = at / units, unit = at - token * units;
-    float4 v[QUADS];
-    float largest = 0;
+  const float first = FORMAT == 0 && BITS != 4 && lane % 2 ? 0x1p-4f : 1;
+  const float second = FORMAT == 0 ? (BITS == 4 ? 0x1p-4f : first * 0x1p-2f) : 1;
+  for (int token = 0; token < tokens; token++)
+    for (int unit = threadIdx.x / LANES; unit < units; unit += warps) {
+      float4 v[QUADS];
+      float largest = 0;
 #pragma unroll
-    for (int i = 0; i < QUADS; i++) {
-      const int place = 4 * (i * LANES + lane);
-      v[i] = place < UNIT ? read_x(x, r_in, unit * UNIT + place, inputs, token) : make_float4(0, 0, 0, 0);
-      largest = fmaxf(largest, fmaxf(fmaxf(fabsf(v[i].x), fabsf(v[i].y)), fmaxf(fabsf(v[i].z), fabsf(v[i].w))));
-    }
-    const int exponent = max((int)(__reduce_max_sync(~0u, __float_as_uint(largest)) >> 23), 15);
-    const float scale = __uint_as_float((u32)max(1, min(253, 268 - exponent)) << 23);
+      for (int i = 0; i < QUADS; i++) {
+        const int place = 4 * (i * LANES + lane);
+        v[i] = place < UNIT ? read_x(x, r_in, unit * UNIT + place, inputs, token) : make_float4(0, 0, 0, 0);
+        largest = fmaxf(largest, fmaxf(fmaxf(fabsf(v[i].x), fabsf(v[i].y)), fmaxf(fabsf(v[i].z), fabsf(v[i].w))));
+      }
+      const u32 exponent = max((int)(__reduce_max_sync(~0u, __float_as_uint(largest)) >> 23), 15);
+      const u32 raised = min(max(268 - (int)exponent, 25), 253);  // the exponent of the scale, and its inverse's
+      const float scale = __uint_as_float(raised << 23);
+      const float inverse = __uint_as_float((254 - raised) << 23) * (FORMAT == 0 ? 0x1p24f : 1);
+      Scaled* own = scaled + (token * units + unit) * GROUPS;
+      if (lane < GROUPS) own[lane].inverse = inverse;
+#pragma unroll
+      for (int i = 0; i < QUADS; i++) {
+        const int place = 4 * (i * LANES + lane);
+        const float low = scale * first, high = scale * second;
+        const uint2 pairs =
+            make_uint2(pack_half2(v[i].x * low, v[i].y * low), pack_half2(v[i].z * high, v[i].w * high));
+        if (place < UNIT) *(uint2*)(halves + token * stride + unit * UNIT + place) = pairs;
 #if FORMAT == 0
-    const float first = BITS == 4 || lane % 2 == 0 ? 1 : 0x1p-4f, second = first * (BITS == 4 ? 0x1p-4f : 0x1p-2f);
-    if (lane == 0) inverses[at] = 0x1p24f / scale;
-#else
-    const float first = 1, second = 1;
-    if (lane == 0) inverses[at] = 1 / scale;
-#endif
+        const float back_first = lane % 2 && BITS != 4 ? 0x1p-20f : 0x1p-24f;
+        const float back_second = BITS == 4 ? 0x1p-20f : 4 * back_first;
+        float sum = (half_to_float((u16)pairs.x) + half_to_float((u16)(pairs.x >> 16))) * back_first +
+                    (half_to_float((u16)pairs.y) + half_to_float((u16)(pairs.y >> 16))) * back_second;
 #pragma unroll
-    for (int i = 0; i < QUADS; i++) {
-      const int place = 4 * (i * LANES + lane);
-      const float low = scale * first, high = scale * second;
-      const uint2 pairs = make_uint2(pack_half2(v[i].x * low, v[i].y * low), pack_half2(v[i].z * high, v[i].w * high));
-      if (place < UNIT) *(uint2*)(halves + token * stride + unit * UNIT + place) = pairs;
-#if FORMAT == 0
-      float sum = (half_to_float((u16)pairs.x) + half_to_float((u16)(pairs.x >> 16))) / first +
-                  (half_to_float((u16)pairs.y) + half_to_float((u16)(pairs.y >> 16))) / second;
-#pragma unroll
-      for (int mask = LANES / GROUPS / 2; mask; mask >>= 1) sum += __shfl_xor_sync(~0u, sum, mask);
-      if (lane % (LANES / GROUPS) == 0) x_sums[at * GROUPS + lane / (LANES / GROUPS)] = 0x1p-24f * sum;
+        for (int mask = LANES / GROUPS / 2; mask; mask >>= 1) sum += __shfl_xor_sync(~0u, sum, mask);
+        if (lane % (LANES / GROUPS) == 0) own[lane / (LANES / GROUPS)].sum = sum;
 #endif
+      }
     }
-  }
 }
 
 #if FORMAT == 0
@@ -251,128 +267,132 @@ struct Weights {
 #endif
 };
 
-struct Stored {
-  const uint2 *codes, *scales;  // at the lane's place of the first tile and unit
-  int units, groups, span;
+// Where a warp reads next; every load moves it on to the warp's next unit of the tile.
+struct Cursor {
+  const uint2 *codes, *scales;
+  int unit, splits, units, share;
+
+  __device__ __forceinline__ void load(Weights& w) {
+    if (unit >= units) return;
+#pragma unroll
+    for (int j = 0; j < WORDS; j++) w.codes[j] = __ldcs(codes + j * LANES);
+#if FORMAT == 0
+#pragma unroll
+    for (int part = 0; part < GROUPS; part++)
+      w.scales[part] = __ldcs(scales + ((unit * share >> 20) * GROUPS + part) * 8);
+#endif
+    unit += splits;
+    codes += splits * (WORDS * LANES);
+  }
 };
 
-__device__ __forceinline__ void load_w(Weights& w, const Stored& from, int tile, int unit) {
-  if (unit >= from.units) return;
-  const uint2* codes = from.codes + (long long)(tile * from.units + unit) * (WORDS * LANES);
-#pragma unroll
-  for (int j = 0; j < WORDS; j++) w.codes[j] = __ldcs(codes + j * LANES);
-#if FORMAT == 0
-  const uint2* scales = from.scales + (tile * from.groups + (from.span == 1 ? unit * GROUPS : unit / from.span)) * 8;
-#pragma unroll
-  for (int part = 0; part < GROUPS; part++) w.scales[part] = __ldcs(scales + part * 8);
-#endif
-}
-
 // The pairs of inputs that a lane gives to the tensor cores for a piece.
-__device__ __forceinline__ void load_b(u32 (&b)[P / 2], const u16* from, bool there) {
+__device__ __forceinline__ void load_b(u32 (&b)[P / 2], const u16* from) {
 #pragma unroll
   for (int i = 0; i < P / 2; i += P == 8 ? 4 : 2) {
 #if P == 8
-    const uint4 pairs = there ? *(const uint4*)(from + 2 * i) : make_uint4(0, 0, 0, 0);
+    const uint4 pairs = *(const uint4*)(from + 2 * i);
     b[i + 2] = pairs.z, b[i + 3] = pairs.w;
 #else
-    const uint2 pairs = there ? *(const uint2*)(from + 2 * i) : make_uint2(0, 0);
+    const uint2 pairs = *(const uint2*)(from + 2 * i);
 #endif
     b[i] = pairs.x, b[i + 1] = pairs.y;
   }
 }
 
-// A group of `splits` warps has a tile at a time and divides its units among them.
+// Teams of `splits` warps have a tile at a time and divide its units among them. Warps that make no team help to load.
+// Divisions are by numbers that come inverted: `team_of` = ceil(2^16 / splits), `share` = ceil(2^20 / units of a group).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     matvec(const uint2* __restrict__ codes,   // [tiles, units, WORDS, 32]: row g in x, row g + 8 in y
            const void* __restrict__ source,   // the codebook, or the lattice's 256 points
            const uint2* __restrict__ scales,  // FORMAT 0: [tiles, groups, 8], halves: scale g, g + 8, zero g, g + 8
-           const u32* __restrict__ x,         // [tokens, inputs], pairs
+           const void* __restrict__ x,        // [tokens, inputs], inputs even
            const float* __restrict__ r_in,    // [inputs], at most 1, or none
            const float* __restrict__ r_out,   // [rows] or none
            const float* __restrict__ before,  // [tokens, rows] to be added, or none
            void* __restrict__ y,              // [tokens, rows]
-           float factor, int rows, int inputs, int tokens, int units, int groups, int span, int splits) {
+           float factor, int rows, int inputs, int tokens, int units, int groups, int share, int splits, int team_of) {
   extern __shared__ uint4 shared[];
   const int stride = units * UNIT + 32;  // tokens of a read then lie in other banks
-  u16* halves = (u16*)((char*)shared + TABLE_BYTES);       // [tokens, stride]
-  float* inverses = (float*)(halves + tokens * stride);    // [tokens, units]
-  float* x_sums = inverses + tokens * units;               // [tokens, units, GROUPS]
-  float* sums = x_sums + tokens * units * GROUPS;          // [warps, 16 * tokens]
+  u16* halves = (u16*)((char*)shared + TABLE_BYTES);                // [tokens, stride]
+  u16* nothing = halves + tokens * stride;                          // [UNIT] zeros, for lanes without a token
+  Scaled* scaled = (Scaled*)(nothing + UNIT);                       // [tokens, units, GROUPS]
+  float* sums = (float*)(scaled + tokens * units * GROUPS);         // [warps, tokens, 16]
   const int warp = threadIdx.x / LANES, lane = threadIdx.x % LANES, g = lane >> 2, q = lane & 3;
-  // Warps that make no team only help to load.
-  const int team = warp / splits, split = warp - team * splits, teams = blockDim.x / LANES / splits;
+  const int team = warp * team_of >> 16, split = warp - team * splits, teams = THREADS / LANES * team_of >> 16;
   const int tiles = (rows + 15) / 16, member = threadIdx.x - team * splits * LANES;
-  const Stored from = {codes + lane, scales + g, units, groups, span};
   const int places[2] = {min(2 * q, tokens - 1) * units, min(2 * q + 1, tokens - 1) * units};
-  Weights w[DEPTH];
+  for (int i = threadIdx.x; i < UNIT; i += blockDim.x) nothing[i] = 0;
+  const u16* mine = (g < tokens ? halves + g * stride : nothing) + q * P;
+  const int step = g < tokens ? UNIT : 0;
   int tile = team < teams ? blockIdx.x + team * gridDim.x : tiles;
-#pragma unroll
-  for (int d = 0; d < DEPTH; d++) load_w(w[d], from, tile, tile < tiles ? split + d * splits : units);
-  load_x(halves, inverses, x_sums, x, r_in, inputs, tokens, units, stride);
+  Weights w;
+  Cursor cursor;
+  auto start = [&](int at) {
+    const long long first = (long long)at * units + split;
+    cursor = {codes + first * (WORDS * LANES) + lane, scales + (long long)at * groups * 8 + g, split, splits,
+              at < tiles ? units : 0, share};
+    cursor.load(w);
+  };
+  start(tile);
   fill(shared, source);
-  __syncthreads();
-  for (; tile < tiles; tile += teams * gridDim.x) {
-    const int next = tile + teams * (int)gridDim.x;
-    float total[4] = {}, c[4] = {};
-    for (int first = split; first < units; first += DEPTH * splits) {
-#pragma unroll
-      for (int d = 0; d < DEPTH; d++) {
-        const int unit = first + d * splits;
-        if (unit < units) {
-#pragma unroll
-          for (int piece = 0; piece < PIECES; piece++) {
-            u32 low[P / 2], high[P / 2], b[P / 2], words[2][WORDS];
-#pragma unroll
-            for (int j = 0; j < WORDS; j++) words[0][j] = w[d].codes[j].x, words[1][j] = w[d].codes[j].y;
-            load_b(b, halves + g * stride + unit * UNIT + (4 * piece + q) * P, g < tokens);
-            decode(low, words[0], piece, shared, lane);
-            decode(high, words[1], piece, shared, lane);
-#pragma unroll
-            for (int s = 0; s < P / 4; s++)
-              mma(c, low[2 * s], high[2 * s], low[2 * s + 1], high[2 * s + 1], b[2 * s], b[2 * s + 1]);
-#if FORMAT == 0
-            if ((piece + 1) % (PIECES / GROUPS) == 0) {
-              const int part = piece / (PIECES / GROUPS);
-              const uint2 pair = w[d].scales[part];
-#pragma unroll
-              for (int k = 0; k < 4; k++) {
-                const int at = places[k % 2] + unit;
-                const float scale = half_to_float((u16)(pair.x >> k / 2 * 16)) * inverses[at];
-                total[k] += scale * (c[k] - half_to_float((u16)(pair.y >> k / 2 * 16)) * x_sums[at * GROUPS + part]);
-                c[k] = 0;
-              }
-            }
-#else
-            if (piece == PIECES - 1)
-#pragma unroll
-              for (int k = 0; k < 4; k++) {
-                total[k] += c[k] * inverses[places[k % 2] + unit];
-                c[k] = 0;
-              }
+#if __CUDA_ARCH__ >= 900
+  // The kernel after this one may start to load its weights, as this one has: x comes from the kernel before.
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+  load_x(halves, scaled, x, r_in, inputs, tokens, units, stride);
+  __syncthreads();
+  while (tile < tiles) {
+    float total[4] = {}, c[4] = {};
+    for (int unit = split; unit < units; unit += splits) {
+#pragma unroll
+      for (int piece = 0; piece < PIECES; piece++) {
+        u32 low[P / 2], high[P / 2], b[P / 2], words[2][WORDS];
+#pragma unroll
+        for (int j = 0; j < WORDS; j++) words[0][j] = w.codes[j].x, words[1][j] = w.codes[j].y;
+        load_b(b, mine + unit * step + 4 * piece * P);
+        decode(low, words[0], piece, shared, lane);
+        decode(high, words[1], piece, shared, lane);
+#pragma unroll
+        for (int s = 0; s < P / 4; s++)
+          mma(c, low[2 * s], high[2 * s], low[2 * s + 1], high[2 * s + 1], b[2 * s], b[2 * s + 1]);
+        if ((piece + 1) % (PIECES / GROUPS) == 0) {
+          const int part = piece / (PIECES / GROUPS);
+#pragma unroll
+          for (int k = 0; k < 4; k++) {
+            const Scaled own = scaled[(places[k % 2] + unit) * GROUPS + part];
+#if FORMAT == 0
+            const uint2 pair = w.scales[part];
+            const float zero = half_to_float((u16)(pair.y >> k / 2 * 16));
+            total[k] += half_to_float((u16)(pair.x >> k / 2 * 16)) * own.inverse * (c[k] - zero * own.sum);
+#else
+            total[k] += c[k] * own.inverse;
+#endif
+            c[k] = 0;
           }
         }
-        load_w(w[d], from, tile, unit + DEPTH * splits);
       }
+      cursor.load(w);  // the other warps cover for it: more under way costs registers and instructions
     }
 #pragma unroll
     for (int k = 0; k < 4; k++) {
       const int token = 2 * q + k % 2;
-      if (token < tokens) sums[(warp * 16 + g + k / 2 * 8) * tokens + token] = total[k];
+      if (token < tokens) sums[(warp * tokens + token) * 16 + g + k / 2 * 8] = total[k];
     }
-#pragma unroll
-    for (int d = 0; d < DEPTH; d++) load_w(w[d], from, next, next < tiles ? split + d * splits : units);
+    const int here = tile;
+    tile += teams * gridDim.x;
+    start(tile);
     asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(splits * LANES) : "memory");
-    for (int place = member; place < 16 * tokens; place += splits * LANES) {
-      const int line = place / tokens, token = place - line * tokens, row = tile * 16 + line;
+    const int row = here * 16 + member % 16;
+    for (int token = member / 16; token < tokens; token += splits * 2) {
       float value = 0;
-      for (int i = 0; i < splits; i++) value += sums[(team * splits + i) * 16 * tokens + place];
+      for (int i = 0; i < splits; i++) value += sums[((team * splits + i) * tokens + token) * 16 + member % 16];
       if (row < rows) {
-        const long long at = (long long)token * rows + row;
-        store(y, at, value * (r_out ? factor * r_out[row] : factor) + (before ? before[at] : 0));
+        const long long place = (long long)token * rows + row;
+        store(y, place, value * (r_out ? factor * r_out[row] : factor) + (before ? before[place] : 0));
       }
     }
-    if (next < tiles) asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(splits * LANES) : "memory");
+    if (tile < tiles) asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(splits * LANES) : "memory");
   }
 }

@@ -4,6 +4,7 @@ Weights are put in another order once, `Layout`, of the same bits but for rows p
 """
 
 import functools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +19,17 @@ from kernels.lattice import Lattice
 from kernels.packing import pack, unpack
 from kernels.quantized import Codebook, GroupedInt
 
+logger = logging.getLogger(__name__)
+
 SOURCE = Path(__file__).with_name("matvec.cu")
 TOKENS = 8
 """Most tokens of a launch: the width of a product of the tensor cores."""
 
-WARPS = 32
-"""Warps of the largest block."""
+WARPS, TEAMS = 32, 8
+"""Warps of a block, and the most tiles that they share among them: barriers are numbered."""
 
 GRID, CODEBOOK, LATTICE, SHORT = range(4)
-Y_TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}
+TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}
 BOOKS = {(2, 8), (4, 8), (4, 12), (6, 12), (8, 8), (8, 12)}
 """The codebooks that matvec.cu can take: dim, bits of a code. Larger ones do not fit in shared memory."""
 
@@ -52,15 +55,10 @@ class Kind:
             return int(2**self.bits) * 2 * self.dim * (16 if (self.dim, self.bits) == (4, 8) else 1)
         return 0 if self.format == GRID else 256 * 16 * 8
 
-    @property
-    def depth(self) -> int:
-        """Units of a tile that a warp has under way: as many as registers allow."""
-        return 3 if self.format == GRID and (self.bits > 2 or self.groups > 1) else 4
-
     def shared_bytes(self, tokens: int, units: int) -> int:
         """Shared memory of a block: the table, the inputs as halves, their sums by group, and the warps' sums."""
         inputs = 2 * tokens * (units * self.unit + 32)
-        return self.table_bytes + inputs + 4 * tokens * (units * (1 + self.groups) + 16 * WARPS)
+        return self.table_bytes + inputs + 4 * tokens * (units * 2 * self.groups + 16 * WARPS) + 2 * self.unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +79,15 @@ class Layout:
     factor: float = 1.0
 
     def __call__(self, x: Tensor, dtype: torch.dtype, before: Tensor | None = None) -> Tensor:
-        """x [tokens, in] float16 or bfloat16 to y [tokens, out]; `before`, float32 [tokens, out], is added."""
+        """x [tokens, in] of any floating dtype, contiguous, to y [tokens, out]; `before`, float32, is added to it.
+
+        x is rounded to half precision, in a scale of its own.
+        """
         y = torch.empty(len(x), self.shape[0], dtype=dtype, device=x.device)
         step = self.most_tokens(x.device)
         for at in range(0, len(x), step):
             part = slice(at, at + step)
-            self._launch(x[part].contiguous(), None if before is None else before[part], y[part])
+            self._launch(x[part], None if before is None else before[part], y[part])
         return y
 
     def most_tokens(self, device: torch.device) -> int:
@@ -99,12 +100,13 @@ class Layout:
         properties = torch.cuda.get_device_properties(x.device)
         tiles = -(-rows // 16)
         grid = min(tiles, properties.multi_processor_count)
-        teams = min(8, -(-tiles // grid))
+        teams = min(TEAMS, -(-tiles // grid))
         splits = WARPS // teams
         groups = 1 if self.scales is None else self.scales.shape[1]
         kernel = _kernel(self.kind, x.dtype, y.dtype, x.device.index or 0)
         tensors = self.codes, self.table, self.scales, x, self.r_in, self.r_out, before, y
-        numbers = self.factor, rows, inputs, tokens, units, groups, self.span, splits
+        share, team_of = -(-(1 << 20) // self.span), -(-(1 << 16) // splits)
+        numbers = self.factor, rows, inputs, tokens, units, groups, share, splits, team_of
         kernel(grid, 32 * WARPS, self.kind.shared_bytes(tokens, units), (*tensors, *numbers))
 
 
@@ -116,11 +118,31 @@ def _kernel(kind: Kind, x: torch.dtype, y: torch.dtype, device: int) -> nvrtc.Ke
         "DIM": kind.dim,
         "GROUPS": kind.groups,
         "THREADS": 32 * WARPS,
-        "DEPTH": kind.depth,
-        "X_BF16": int(x == torch.bfloat16),
-        "Y_TYPE": Y_TYPES[y],
+        "X_TYPE": TYPES[x],
+        "Y_TYPE": TYPES[y],
     }
     return nvrtc.Kernel(SOURCE, "matvec", [f"{name}={value}" for name, value in defines.items()], device)
+
+
+@functools.cache
+def usable(device: torch.device) -> bool:
+    """Whether these kernels run on a GPU: Ampere or later, with the bindings that come with PyTorch."""
+    if not nvrtc.available() or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        _kernel(Kind(GRID, 2), torch.float16, torch.float16, device.index or 0)
+    except RuntimeError as error:
+        logger.warning("%s: CUDA C++ cannot be compiled, Triton is used: %s", device, str(error).splitlines()[0])
+        return False
+    return True
+
+
+def multiply(x: Tensor, parts: tuple[Layout, ...], dtype: torch.dtype) -> Tensor:
+    """x [tokens, in], contiguous, times the sum of the parts [tokens, out]."""
+    total: Tensor | None = None
+    for part in parts[1:]:
+        total = part(x, torch.float32, total)
+    return parts[0](x, dtype, total)
 
 
 def layouts(weight: Format) -> tuple[Layout, ...] | None:
@@ -128,13 +150,13 @@ def layouts(weight: Format) -> tuple[Layout, ...] | None:
 
     That of a lattice is of its points alone, times the scale: rotations and input scales are the caller's.
     """
+    if isinstance(weight, Lattice):
+        return _points(weight)
     if weight.shape[1] % 2:
         return None  # inputs are read in pairs
     if isinstance(weight, GroupedInt):
         return _grid(weight)
-    if isinstance(weight, Codebook):
-        return _book(weight)
-    return _points(weight) if isinstance(weight, Lattice) else None
+    return _book(weight) if isinstance(weight, Codebook) else None
 
 
 def _grid(weight: GroupedInt) -> tuple[Layout, ...] | None:

@@ -39,6 +39,7 @@ class Kernel:
             torch.cuda.current_stream()  # the context must exist before a module is loaded
             module = _checked(driver.cuModuleLoadData(binary))
             self._function = _checked(driver.cuModuleGetFunction(module, name.encode()))
+        self._attributes = [_early()] if major >= 9 else []
         limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _checked(driver.cuFuncSetAttribute(self._function, limit, most_shared_bytes(device)))
 
@@ -55,9 +56,22 @@ class Kernel:
             else ctypes.c_int
             for a in arguments
         )
-        packed: tuple[Any, Any] = (values, kinds)
-        launch = driver.cuLaunchKernel
-        _checked(launch(self._function, grid, 1, 1, threads, 1, 1, shared_bytes, stream, packed, 0))
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid, 1, 1
+        config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
+        config.sharedMemBytes, config.hStream = shared_bytes, stream
+        config.attrs, config.numAttrs = self._attributes, len(self._attributes)
+        _checked(driver.cuLaunchKernelEx(config, self._function, (values, kinds), 0))
+
+
+def _early() -> Any:
+    """That a launch may begin before the one before it has ended; the kernel itself waits where it must."""
+    from cuda.bindings import driver
+
+    attribute = driver.CUlaunchAttribute()
+    attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    attribute.value.programmaticStreamSerializationAllowed = 1
+    return attribute
 
 
 @functools.cache

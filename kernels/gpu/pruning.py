@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+SCORED = 4, 512  # rows and columns of a program of `_squares`
 GROUPED = 1024  # scores of a program of `_n_of_m`
 IN_REGISTERS = 16384  # the widest row that one program holds: 32 scores a thread
 TILE, SPAN = 2048, 8192  # scores at a time, and in all, of a program that shares a wider row
@@ -16,6 +17,21 @@ DIGIT = 8  # bits of a rank that one pass over a wider row finds: a divisor of 3
 PASSES = 32 // DIGIT
 LOWEST = tl.constexpr(-(2**31))
 HIGHEST = tl.constexpr(2**31 - 1)
+
+
+def weighted_squares(weight: Tensor, importance: Tensor, r_out: Tensor | None, r_in: Tensor | None) -> Tensor:
+    """(W / r_in / r_out)² * importance, float32 [out, in], where W is of any floating dtype, importance float32.
+
+    Each step is rounded as PyTorch does; r_out [out] and r_in [in] may be None.
+    """
+    (rows, width), (tall, wide) = weight.shape, SCORED
+    score = torch.empty(rows, width, device=weight.device)
+    norms = [None if norm is None else norm.contiguous() for norm in (r_out, r_in)]
+    grid = triton.cdiv(rows, tall), triton.cdiv(width, wide)
+    _squares[grid](
+        weight.contiguous(), importance.contiguous(), *norms, score, rows, width, BM=tall, BN=wide, num_warps=4
+    )
+    return score
 
 
 def keep_n_of_m(score: Tensor, keep: int, of: int) -> Tensor:
@@ -72,6 +88,22 @@ def _rank(score):
     """Whole numbers that rise as float32 scores do; both zeros are one."""
     bits = tl.where(score == 0, 0.0, score).to(tl.int32, bitcast=True)
     return bits ^ ((bits >> 31) & HIGHEST)
+
+
+@triton.jit
+def _squares(weight, importance, r_out, r_in, score, rows, width, BM: tl.constexpr, BN: tl.constexpr):
+    row = tl.program_id(0) * BM + tl.arange(0, BM)[:, None]  # [BM, 1]
+    column = tl.program_id(1) * BN + tl.arange(0, BN)[None, :]  # [1, BN]
+    inside = (row < rows) & (column < width)
+    at = row.to(tl.int64) * width + column
+    w = tl.load(weight + at, mask=inside, other=0).to(tl.float32)  # [BM, BN]
+    if r_in is not None:
+        norm = tl.load(r_in + column, mask=column < width, other=1).to(tl.float32)
+        w = tl.div_rn(w, tl.broadcast_to(norm, [BM, BN]))
+    if r_out is not None:
+        norm = tl.load(r_out + row, mask=row < rows, other=1).to(tl.float32)
+        w = tl.div_rn(w, tl.broadcast_to(norm, [BM, BN]))
+    tl.store(score + at, w * w * tl.load(importance + column, mask=column < width, other=0), mask=inside)
 
 
 @triton.jit

@@ -1,13 +1,16 @@
-"""k-means++ over a pool in one launch: one program draws all codewords, since each draw depends on those before.
+"""k-means++ over pools in one launch: one program draws all codewords of a pool, as each depends on those before.
 
 A distance is needed only where a draw's window lies. A tile of the pool keeps the number of codewords that its
 distances have seen, and sees the others when a window next touches it: the minima are the same, in fewer reads.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 ELEMENTS = 8192
 """Numbers of x, and of w, in a tile of the pool: they must fit into the registers of a program."""
@@ -50,9 +53,19 @@ def _first_above(mass, start, target, SIZE: tl.constexpr):
 
 @triton.jit
 def _spread(
-    x, w, codebook, distance, seen, starts, draws, picks, M, SIZE, subset, most,
+    x, w, codebook, distance, seen, starts, draws, picks, counts, longest, SIZE, subset, most,
     DP: tl.constexpr, TILE: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
+    pool = tl.program_id(0).to(tl.int64)
+    x += pool * longest * DP
+    w += pool * longest * DP
+    codebook += pool * SIZE * DP
+    distance += pool * TILES * TILE
+    seen += pool * TILES
+    starts += pool * SIZE
+    draws += pool * SIZE
+    picks += pool * SIZE
+    M = tl.load(counts + pool)
     e = tl.arange(0, DP)
     tl.store(codebook + e, tl.load(x + e))
     tl.store(picks, 0)
@@ -79,24 +92,32 @@ def _spread(
         tl.store(codebook + k * DP + e, tl.load(x + pick.to(tl.int64) * DP + e))
 
 
-def spread(x: Tensor, w: Tensor, starts: Tensor, draws: Tensor, subset: int, most: float) -> Tensor:
-    """The places int64 [size] in a pool x, w [m, d] that k-means++ takes, by starts and draws [size].
+def spread(
+    pools: Sequence[tuple[Tensor, Tensor]], starts: Tensor, draws: Tensor, subset: int, most: float
+) -> Tensor:
+    """The places int64 [B, size] in pools x, w [m, d] that k-means++ takes, by starts and draws [B, size].
 
     The first is 0. The k-th lies among the `subset` from starts[k] on: where the ladder of their weighted squared
     distances to the vectors taken, clipped to `most`, passes draws[k] of its height. It is at some distance,
-    where any is, and else the last. ValueError when the pool is larger than MOST.
+    where any is, and else the last. ValueError when a pool is larger than MOST.
     """
-    count, d = x.shape
-    if count > MOST:
-        raise ValueError(f"a pool of {count} vectors is more than {MOST}")
-    width, size = triton.next_power_of_2(d), len(starts)
+    lengths = [len(x) for x, _ in pools]
+    longest, (batch, size), d = max(lengths), starts.shape, pools[0][0].shape[1]
+    if longest > MOST:
+        raise ValueError(f"a pool of {longest} vectors is more than {MOST}")
+    device = pools[0][0].device
+    width = triton.next_power_of_2(d)
     tile = ELEMENTS // width
-    tiles = triton.next_power_of_2(triton.cdiv(count, tile))
-    padded = [torch.nn.functional.pad(each, (0, width - d)).contiguous() for each in (x, w)]
-    distance = x.new_full((tiles * tile,), torch.inf)
-    seen, picks = (torch.zeros(length, dtype=torch.int32, device=x.device) for length in (tiles, size))
-    _spread[(1,)](
-        *padded, x.new_empty(size, width), distance, seen, starts.to(torch.int32), draws, picks,
-        count, size, min(subset, count), most, DP=width, TILE=tile, TILES=tiles, num_warps=WARPS,
+    tiles = MOST // tile  # of any pool: a longer one beside it must not change the order in which masses add up
+    x, w = (
+        torch.nn.functional.pad(pad_sequence(list(each), batch_first=True), (0, width - d)).contiguous()
+        for each in zip(*pools, strict=True)
+    )  # [B, longest, width]
+    distance = x.new_full((batch, tiles * tile), torch.inf)
+    seen, picks = (torch.zeros(batch, length, dtype=torch.int32, device=device) for length in (tiles, size))
+    _spread[(batch,)](
+        x, w, x.new_empty(batch, size, width), distance, seen, starts.to(device, torch.int32), draws.to(device),
+        picks, torch.tensor(lengths, dtype=torch.int32).to(device), longest, size, min(subset, longest), most,
+        DP=width, TILE=tile, TILES=tiles, num_warps=WARPS,
     )  # fmt: skip
     return picks.long()

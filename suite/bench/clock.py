@@ -1,8 +1,7 @@
 """Medians with their spread on one device, and the ceilings against which they are read."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Generic, TypeVar
@@ -80,17 +79,6 @@ def ceilings(device: torch.device) -> Ceilings:
         product = timed(lambda a=a, b=b: a @ b, device, repeat=10)  # type: ignore[misc]
         rates.append(2e3 * size**3 / product.ms)
     return Ceilings(2e3 * source.nbytes / copy.ms, *rates)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Float32 products in float32: no TF32 inside, whatever the user's setting."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _span(work: Callable[[], T], device: torch.device) -> tuple[float, T]:

@@ -13,12 +13,12 @@ import torch
 from kernels.backend import plain_torch
 from suite.bench import compression, linears
 from suite.bench.case import Case, Work
-from suite.bench.clock import Ceilings, Timing, ceilings, full_precision, timed, timed_replays
+from suite.bench.clock import Ceilings, Timing, ceilings, timed, timed_replays
 from suite.environment import describe
 from suite.errors import ConfigError
 from suite.files import write_atomically
 from suite.graphs import at_work
-from suite.speed import measured
+from suite.speed import full_precision, measured
 
 ScaleName = Literal["full", "small"]
 

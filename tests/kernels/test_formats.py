@@ -103,9 +103,10 @@ def test_a_mask_must_match_the_number_of_kept_weights() -> None:
         replace(weight, values=weight.values[1:]).dequantize()
 
 
-def test_a_pattern_must_hold_in_every_group() -> None:
-    with pytest.raises(ValueError, match="5 weights are kept of 8, not 2 of 4"):
-        NMSparse.of_mask(torch.ones(1, 8), torch.arange(8)[None] < 5, 2, 4)
+@pytest.mark.parametrize("kept", [5, 4])
+def test_a_pattern_must_hold_in_every_group(kept: int) -> None:
+    with pytest.raises(ValueError, match=f"{kept} weights are kept of 8, not 2 of 4 in each group"):
+        NMSparse.of_mask(torch.ones(1, 8), torch.arange(8)[None] < kept, 2, 4)
 
 
 def test_a_codebook_has_a_power_of_two_of_codewords() -> None:

@@ -1,9 +1,20 @@
+from collections.abc import Iterator
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kernels.backend import plain_torch
 from kernels.kmeans import Vectors, assign, nearest_in_metric, take, update, weighted_kmeans, weighted_kmeans_batch
+
+
+@pytest.fixture(autouse=True, params=["compiled", "plain"])
+def path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything holds for Numba's loops, where there are any, and for their reference."""
+    with plain_torch() if request.param == "plain" else nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -36,6 +36,11 @@ def test_a_code_that_does_not_fit_is_refused(codes: list[list[int]]) -> None:
         pack(torch.tensor(codes), 3)
 
 
+def test_a_mask_is_packed_as_its_ones_and_zeros_are(rng: torch.Generator) -> None:
+    mask = torch.rand(3, 21, generator=rng) < 0.5
+    assert torch.equal(pack(mask, 1), pack(mask.long(), 1))
+
+
 @pytest.mark.parametrize("bits", [0, 17])
 def test_codes_have_one_to_sixteen_bits(bits: int) -> None:
     with pytest.raises(ValueError, match=f"codes of {bits} bits"):

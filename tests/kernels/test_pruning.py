@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Generator
 
-from kernels.pruning import Pattern, keep_largest, keep_n_of_m, kth_smallest
+from kernels.pruning import Pattern, keep_largest, keep_n_of_m, kth_smallest, weighted_squares
 
 
 def test_the_largest_scores_of_each_row_stay() -> None:
@@ -23,3 +23,11 @@ def test_each_group_keeps_its_largest_and_of_equals_the_first() -> None:
 def test_the_value_of_a_rank_is_that_of_a_sort(rng: Generator) -> None:
     values = torch.randn(3, 5, generator=rng)
     assert [float(kth_smallest(values, k)) for k in range(1, 16)] == values.flatten().sort().values.tolist()
+
+
+def test_scores_weigh_the_squares_of_what_the_norms_leave() -> None:
+    weight, importance = torch.tensor([[2.0, 12.0], [6.0, 8.0]]).half(), torch.tensor([1.0, 0.5])
+    r_out, r_in = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])
+    assert weighted_squares(weight, importance, None, None).tolist() == [[4.0, 72.0], [36.0, 32.0]]
+    assert weighted_squares(weight, importance, None, r_in).tolist() == [[4.0, 4.5], [36.0, 2.0]]
+    assert weighted_squares(weight, importance, r_out, r_in).tolist() == [[4.0, 4.5], [9.0, 0.5]]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from methods import statistics
 from methods.statistics import Accumulator, Statistic, Statistics
 
 
@@ -25,6 +26,30 @@ def test_batches_add_up_whatever_their_size(x: torch.Tensor) -> None:
     for part in torch.split(x.view(21, 5), 4):
         parts.add(part)
     torch.testing.assert_close(parts.finish().gram, whole.finish().gram)
+
+
+@pytest.mark.parametrize("sizes", [[40], [3, 3, 3, 31], [1] * 40, [7, 30, 3]])
+def test_h_is_the_same_in_blocks_and_from_batches_that_wait(
+    sizes: list[int], rng: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "ROW_BLOCK", 4)
+    monkeypatch.setattr(statistics, "ENOUGH_TOKENS", 8)
+    tokens = torch.randint(-9, 10, (40, 11), generator=rng).float()  # whose products float32 has to the last digit
+    accumulator = Accumulator(Statistic.GRAM, 11)
+    for part in tokens.split(sizes):
+        given = part.clone()
+        accumulator.add(given)
+        given.zero_()  # what waits must not change with the model's own tensors
+    gram = accumulator.finish().gram
+    assert gram is not None and torch.equal(gram, tokens.T @ tokens)
+
+
+def test_h_is_symmetric_to_the_last_bit(rng: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "ROW_BLOCK", 16)
+    accumulator = Accumulator(Statistic.GRAM, 40)
+    accumulator.add(torch.randn(300, 40, generator=rng))
+    gram = accumulator.finish().gram
+    assert gram is not None and torch.equal(gram, gram.T)
 
 
 def test_the_diagonal_alone_equals_that_of_the_gram_matrix(x: torch.Tensor) -> None:

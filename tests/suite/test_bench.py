@@ -10,10 +10,11 @@ from kernels import backend
 from methods.statistics import Statistic
 from suite.bench import draw, linears
 from suite.bench.case import Case, Floor, Work, relative_error, share_equal
-from suite.bench.clock import Ceilings, Timing, full_precision, timed
+from suite.bench.clock import Ceilings, Timing, timed
 from suite.bench.report import EXPLANATION, HEADING, line
 from suite.bench.session import Options, bench, chosen, save
 from suite.errors import ConfigError
+from suite.speed import full_precision
 
 CPU = torch.device("cpu")
 OPTIONS = Options(CPU, "small", repeat=1)

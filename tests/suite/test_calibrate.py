@@ -190,3 +190,48 @@ def test_linears_are_grouped_by_input_in_the_order_of_calls(first_block):
         ["mlp.gate_proj", "mlp.up_proj"],
         ["mlp.down_proj"],
     ]
+
+
+def walked(tokens, config, device) -> list[torch.Tensor]:
+    """H of every linear and the hidden states behind every block, with statistics in one pass and a second one."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    batches = first_inputs(model, tokens, 1, device)
+    found = []
+    for index, block in enumerate(decoder_blocks(model)):
+        block.module.to(device)
+        seen = observe(block, index, batches, Statistic.GRAM, only=["self_attn.o_proj"])
+        seen |= observe(block, index, batches, Statistic.GRAM, move_on=index != 1)
+        if index == 1:
+            advance(block, index, batches)
+        found += [each.gram.cpu() for each in seen.values()] + [batch.hidden.cpu().clone() for batch in batches]
+    return found
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[3]], ids=lambda config: config.model_type)
+def test_hidden_states_that_wait_in_host_memory_are_the_same(tokens, config, monkeypatch):
+    near = walked(tokens, config, CPU)
+    monkeypatch.setattr("suite.calibrate.HIDDEN_ON_DEVICE_BYTES", 0)
+    assert all(map(torch.equal, walked(tokens, config, CPU), near))
+
+
+def test_hidden_states_that_wait_stay_where_they_are(tokens, monkeypatch):
+    monkeypatch.setattr("suite.calibrate.HIDDEN_ON_DEVICE_BYTES", 0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[0]).eval()
+    batches = first_inputs(model, tokens, 2, CPU)
+    homes = [(batch.hidden, batch.hidden.clone()) for batch in batches]
+    advance(decoder_blocks(model)[0], 0, batches)
+    for batch, (home, before) in zip(batches, homes, strict=True):
+        assert batch.hidden is home and not torch.equal(home, before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_on_a_gpu_waiting_hidden_states_are_the_same(count, monkeypatch):
+    tokens = torch.randint(0, 64, (count, 128), generator=torch.Generator().manual_seed(0))
+    config = LlamaConfig(**WIDE | {"hidden_size": 256}, num_key_value_heads=1)
+    device = torch.device("cuda")
+    near = walked(tokens, config, device)
+    monkeypatch.setattr("suite.calibrate.HIDDEN_ON_DEVICE_BYTES", 0)
+    assert all(map(torch.equal, walked(tokens, config, device), near))

@@ -1,5 +1,6 @@
 """What a walk feeds to a method: dense, sequential and true-sequential statistics, and linears that share."""
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,11 +10,12 @@ import torch
 from kernels.packing import pack
 from kernels.quantized import Codebook
 from methods.method import Compressed
+from methods.nowag_vq import NoWagVQ
 from methods.statistics import Statistic
 from suite import compress
 from suite.architecture import decoder_blocks, linears
 from suite.calibrate import observe
-from suite.compress import Job, walk
+from suite.compress import Job, notes_path, walk
 from suite.config import Budget, Cell
 from suite.errors import CalibrationError
 from suite.models import load_model
@@ -50,6 +52,17 @@ class Signs:
         size = self.skew * torch.cat([weight.float().flatten() for weight in weights]).abs().mean()
         book = torch.stack([-size, size])[:, None].half()
         return [Compressed(Codebook(tuple(w.shape), pack(w > 0, 1), book), {}) for w in weights]
+
+
+@dataclass(frozen=True)
+class ManySigns(Signs):
+    """The same for several linears at once; notes how many."""
+
+    batches: ClassVar[list] = []
+
+    def compress_many(self, tasks):
+        self.batches.append([tuple(task.weights[0].shape) for task in tasks])
+        return [self.compress_together(task.weights, task.statistics, task.rng) for task in tasks]
 
 
 @pytest.fixture
@@ -137,8 +150,86 @@ def test_a_block_shares_one_stored_tensor_and_decodes_as_if_it_did_not(walked):
     assert books["down_proj"].dequantize().abs().unique().tolist() == [float(books["q_proj"].codebook[1])]
 
 
-def failing_walk(subject, tmp_path, mode: str, **settings) -> Job:
-    cell = Cell("tiny", Signs(**settings), BUDGET, 0, mode)
+def walked_with(subject, folder, method, device=CPU) -> Job:
+    job = Job(Cell("tiny", method, BUDGET, 0, "dense"), "cell", folder / "cells" / "cell")
+    tokens = torch.randint(0, 250, (4, 16), generator=torch.Generator().manual_seed(0))
+    walk(subject, [job], tokens, device, 32)
+    assert job.trouble is None
+    return job
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """The walk puts linears of equal shapes together, as it does for the sake of a GPU."""
+    ManySigns.batches.clear()
+    monkeypatch.setattr("suite.layers.fused", lambda _: True)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "method", [NoWagVQ(bits=1, dim=4, iterations=3, inits=2), NoWagVQ(bits=1, dim=4, iterations=3, share="input")]
+)
+def test_linears_of_equal_shapes_together_give_the_bytes_that_each_gives_alone(
+    subject, tmp_path, monkeypatch, method, device
+):
+    jobs = {}
+    for together in (False, True):
+        monkeypatch.setattr("suite.layers.fused", lambda _, together=together: together)
+        jobs[together] = walked_with(subject, tmp_path / str(together), method, torch.device(device))
+    for index in range(2):
+        assert jobs[True].shard(index).read_bytes() == jobs[False].shard(index).read_bytes()
+        notes = [json.loads(notes_path(job.shard(index)).read_bytes())["audit"] for job in jobs.values()]
+        assert notes[0] == notes[1] and list(notes[0]) == list(notes[1])
+
+
+def test_on_a_cpu_each_linear_comes_alone(subject, tmp_path):
+    ManySigns.batches.clear()
+    walked_with(subject, tmp_path, ManySigns())
+    assert not ManySigns.batches
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_only_linears_of_equal_shapes_are_together_and_only_as_many_as_find_room(subject, tmp_path, monkeypatch):
+    walked_with(subject, tmp_path / "roomy", ManySigns())
+    assert ManySigns.batches[:3] == [[(32, 32)] * 2, [(16, 32)] * 2, [(64, 32)] * 2]
+    ManySigns.batches.clear()
+    monkeypatch.setattr("suite.layers.BATCH_WEIGHTS", 2 * 32 * 32)
+    walked_with(subject, tmp_path / "narrow", ManySigns())
+    assert ManySigns.batches[:2] == [[(32, 32)] * 2, [(16, 32)] * 2]
+    assert [(64, 32)] * 2 not in ManySigns.batches
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("wrong", ["void", "failed"])
+def test_a_failure_among_several_is_that_of_its_own_linear(subject, tmp_path, wrong):
+    class Failing(ManySigns):
+        def compress_together(self, weights, statistics, rng):
+            if weights[0].shape != (64, 32):
+                return super().compress_together(weights, statistics, rng)
+            if wrong == "failed":
+                raise ValueError("no luck today")
+            return Signs(skew=1e30).compress_together(weights, statistics, rng)
+
+    job = failing_walk(subject, tmp_path, "dense", Failing)
+    assert [(64, 32)] * 2 in ManySigns.batches
+    assert job.trouble.startswith(f"{wrong}: model.layers.0.mlp.gate_proj: ")
+    assert job.failures.path("model.layers.0.mlp.gate_proj").is_file()
+
+
+def failing_walk(subject, tmp_path, mode: str, method=Signs, **settings) -> Job:
+    cell = Cell("tiny", method(**settings), BUDGET, 0, mode)
     job = Job(cell, "bad", tmp_path / "run" / "cells" / "bad")
     tokens = torch.randint(0, 250, (4, 16), generator=torch.Generator().manual_seed(0))
     walk(subject, [job], tokens, CPU, 32)

@@ -46,6 +46,23 @@ def test_every_cell_becomes_a_row_in_the_recipes_order(run_with):
     assert rows[2].size.sparsity == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_run_computes_in_full_float32_whatever_the_user_allows(run_with, monkeypatch):
+    seen, walk, measure = set(), runner.walk, runner.measure
+
+    def noting(work, *arguments):
+        seen.add(torch.get_float32_matmul_precision())
+        return work(*arguments)
+
+    monkeypatch.setattr(runner, "walk", lambda *arguments: noting(walk, *arguments))
+    monkeypatch.setattr(runner, "measure", lambda *arguments: noting(measure, *arguments))
+    torch.set_float32_matmul_precision("high")
+    try:
+        run_with()
+        assert seen == {"highest"} and torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_all_methods_draw_from_one_ledger_entry(run_with):
     outcome = run_with(methods={"nowag-p": {}, "wanda": {}, "nowag-vq": {"bits": 1, "dim": 4}})
     assert len({row.ledger for row in outcome.rows}) == 1

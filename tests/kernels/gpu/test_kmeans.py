@@ -170,6 +170,10 @@ def test_reseeding_by_kernels_fills_empty_clusters(device: torch.device) -> None
     assert found.losses[-1] < without.losses[-1]
 
 
+def on(pool: Vectors, device: torch.device) -> Vectors:
+    return Vectors(*(each.to(device) for each in pool))
+
+
 @pytest.mark.parametrize(("count", "d", "size", "subset"), [(160, 6, 40, 40), (2300, 6, 20, 700), (70, 64, 9, 70)])
 @pytest.mark.parametrize("most", [1.0, torch.inf])
 def test_a_spread_takes_the_vectors_of_the_plain_loop(
@@ -178,16 +182,33 @@ def test_a_spread_takes_the_vectors_of_the_plain_loop(
     pool = Vectors(torch.randn(count, d, generator=rng), torch.rand(count, d, generator=rng))
     starts = torch.randint(count - subset + 1, (size,), generator=rng)
     draws = torch.rand(size, generator=rng)
-    wanted = kernels.seeding._spread_plainly(pool, starts.tolist(), draws, subset, most)
-    picks = spread(*(each.to(device) for each in (*pool, starts, draws)), subset, most)
-    assert torch.equal(pool.x[picks.cpu()], wanted)
+    wanted = kernels.seeding._spread_plainly(pool, starts, draws, subset, most)
+    picks = spread([on(pool, device)], starts[None], draws[None], subset, most)
+    assert torch.equal(pool.x[picks[0].cpu()], wanted)
+
+
+@pytest.mark.parametrize("subset", [40, 1100])
+def test_pools_of_any_lengths_spread_together_as_each_does_alone(
+    subset: int, rng: Generator, device: torch.device
+) -> None:
+    lengths, size = (1100, 70, 40), 16
+    pools = [Vectors(torch.randn(n, 6, generator=rng), torch.rand(n, 6, generator=rng)) for n in lengths]
+    pools[2].w.zero_()  # so that the last of its own is taken, and not of the longest
+    starts = torch.stack([torch.randint(max(1, n - subset + 1), (size,), generator=rng) for n in lengths])
+    draws = torch.rand(3, size, generator=rng)
+    picks = spread([on(pool, device) for pool in pools], starts, draws, subset, torch.inf).cpu()
+    for number, pool in enumerate(pools):
+        wanted = kernels.seeding._spread_plainly(pool, starts[number], draws[number], subset, torch.inf)
+        assert torch.equal(pool.x[picks[number]], wanted)
+        alone = spread([on(pool, device)], starts[number, None], draws[number, None], subset, torch.inf)
+        assert torch.equal(picks[number], alone[0].cpu())
 
 
 def test_a_spread_takes_nothing_twice_while_anything_is_left(device: torch.device) -> None:
     x = torch.arange(32.0, device=device).repeat_interleave(2)[:, None]
     ends = torch.tensor([0.0, 1.0]).repeat(18).to(device)  # 1 stands for a ladder that rounding left short
-    starts = torch.zeros(36, dtype=torch.int64, device=device)
-    picks = spread(x, torch.ones_like(x), starts, ends, 64, torch.inf)
+    starts = torch.zeros(1, 36, dtype=torch.int64, device=device)
+    picks = spread([(x, torch.ones_like(x))], starts, ends[None], 64, torch.inf)[0]
     assert x[picks[:32], 0].sort().values.tolist() == list(range(32))
     assert picks[32:].tolist() == [63] * 4
 
@@ -195,15 +216,18 @@ def test_a_spread_takes_nothing_twice_while_anything_is_left(device: torch.devic
 def test_too_large_a_pool_is_refused(device: torch.device) -> None:
     x = torch.zeros(MOST + 1, 1, device=device)
     with pytest.raises(ValueError, match=f"a pool of {MOST + 1} vectors is more than {MOST}"):
-        spread(x, x, torch.zeros(1, device=device), torch.zeros(1, device=device), 1, 1.0)
+        spread([(x, x)], torch.zeros(1, 1, device=device), torch.zeros(1, 1, device=device), 1, 1.0)
 
 
 @pytest.mark.parametrize("start", [kernels.seeding.seed_nowag, kernels.seeding.seed_plus_plus])
 def test_seeds_of_kernels_and_of_plain_torch_are_one(
-    start: Callable[..., Tensor], device: torch.device, request: pytest.FixtureRequest
+    start: Callable[..., list[Tensor]], device: torch.device, request: pytest.FixtureRequest
 ) -> None:
-    parts, _ = clusters(3, device)
-    plain = start([Vectors(x.cpu(), w.cpu()) for x, w in parts], 8, torch.Generator().manual_seed(5))
+    problems = [clusters(seed, device)[0] for seed in (3, 5)]  # whose candidates have no two costs within 2^-13
+    on_cpu = [[Vectors(x.cpu(), w.cpu()) for x, w in parts] for parts in problems]
+    plain = start(on_cpu, 8, [torch.Generator().manual_seed(seed) for seed in (5, 6)])
     request.getfixturevalue("by_kernels")
-    found = start(parts, 8, torch.Generator().manual_seed(5))
-    torch.testing.assert_close(found.cpu(), plain, rtol=1e-6, atol=1e-6)  # means come from sums in another order
+    found = start(problems, 8, [torch.Generator().manual_seed(seed) for seed in (5, 6)])
+    torch.testing.assert_close(
+        torch.stack(found).cpu(), torch.stack(plain), rtol=1e-6, atol=1e-6
+    )  # means come from sums in another order

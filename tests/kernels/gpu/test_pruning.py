@@ -22,6 +22,24 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gpu, name, value)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("divided", [(False, False), (True, False), (False, True), (True, True)])
+def test_scores_are_those_of_the_reference_bit_for_bit(
+    dtype: torch.dtype, divided: tuple[bool, bool], rng: Generator, device: torch.device
+) -> None:
+    weight = (torch.exp(4 * torch.randn(9, 530, generator=rng)) * torch.randn(9, 530, generator=rng)).to(dtype)
+    importance = torch.cat([torch.rand(528, generator=rng), torch.tensor([0, 1e-38])])  # some scores are subnormal
+    norms = [
+        1e-5 + torch.rand(n, generator=rng) if there else None for n, there in zip((9, 530), divided, strict=True)
+    ]
+    given = [None if each is None else each.to(device) for each in (weight, importance, *norms)]
+    with plain_torch():
+        expected = pruning.weighted_squares(*given)
+    assert torch.equal(gpu.weighted_squares(*given), expected)
+    transposed = given[0].T.contiguous().T
+    assert torch.equal(gpu.weighted_squares(transposed, *given[1:]), expected)
+
+
 @pytest.mark.parametrize("pattern", ["1:2", "2:4", "4:8", "3:5", "10:16", "3:40"])
 def test_groups_keep_what_the_reference_keeps(pattern: str, rng: Generator, device: torch.device) -> None:
     keep, of = map(int, pattern.split(":"))
