@@ -176,15 +176,29 @@ class LatticeWords(_Coded):
 
 @dataclass(frozen=True, eq=False)
 class DenseWeight:
-    """A weight without a kernel of its own, decoded once to the dtype of x [out, in].
+    """A weight without a kernel of its own, for x of `dtype`.
 
-    It takes as much memory as the weight did before it was compressed, which is the honest price of masks; if
-    `sparse`, it is a semi-structured tensor of 9/16 of that.
+    Decoded it takes as much memory as before it was compressed, which is the honest price of masks; the sparse
+    form takes 9/16 of that in addition.
     """
 
     weight: Format
-    dense: Tensor
-    sparse: bool = False
+    dtype: torch.dtype
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """The decoded weight [out, in]."""
+        return self.weight.dequantize().to(self.dtype)
+
+    @cached_property
+    def sparse(self) -> Tensor | None:
+        """The same as a semi-structured tensor, where the GPU's sparse tensor cores take it."""
+        if not (isinstance(self.weight, NMSparse) and _semi_structured(self.weight, self.dense)):
+            return None
+        with warnings.catch_warnings():  # that the tensor's interface may change, once a process
+            warnings.simplefilter("ignore", UserWarning)
+            found: Tensor = torch.sparse.to_sparse_semi_structured(self.dense)
+            return found
 
 
 Prepared = GroupedWords | CodebookWords | LatticeWords | DenseWeight
@@ -198,12 +212,7 @@ def prepare(weight: Format, dtype: torch.dtype) -> Prepared:
         return CodebookWords(weight, dtype)
     if isinstance(weight, Lattice):
         return _lattice(weight)
-    dense = weight.dequantize().to(dtype)
-    if not (isinstance(weight, NMSparse) and _semi_structured(weight, dense)):
-        return DenseWeight(weight, dense)
-    with warnings.catch_warnings():  # that the tensor's interface may change, once a process
-        warnings.simplefilter("ignore", UserWarning)
-        return DenseWeight(weight, torch.sparse.to_sparse_semi_structured(dense), sparse=True)
+    return DenseWeight(weight, dtype)
 
 
 def words(codes: Tensor, split: tuple[int, int], lanes: int) -> Words:

@@ -12,7 +12,7 @@ from suite.bench import draw
 from suite.bench.case import Case, Floor, Shape, Work, relative_error
 from suite.bench.compression import Scale
 
-TOKENS = (1, 4, 16, 512)
+TOKENS = (1, 8, 16, 2048)
 ROTATION = {"cuda": (8, 128 << 20), "cpu": (2, 0)}
 """The fewest weights that a run goes over, and the bytes that they must reach: more than twice an L2 of 50 MB."""
 

@@ -76,5 +76,5 @@ def test_planes_of_the_layout_never_straddle_groups_that_stream(group: int | Non
 def test_a_sparse_weight_is_dense_where_there_are_no_sparse_tensor_cores() -> None:
     mask = torch.tensor([True, False, False, True]).repeat(32, 16)
     ready = prepare(NMSparse.of_mask(torch.ones(32, 64), mask, 2, 4), torch.float16)
-    assert isinstance(ready, prepared.DenseWeight) and not ready.sparse
+    assert isinstance(ready, prepared.DenseWeight) and ready.sparse is None
     assert torch.equal(ready.dense, mask.half())

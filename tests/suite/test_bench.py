@@ -44,7 +44,7 @@ SMALL_CASES += [
     "Hadamard*688",
     "Gram*x256",
     "linear int 2 bits, 1 token ",
-    "linear lattice 3*4 tok*",
+    "linear lattice 3*8 tok*",
 ]
 
 
