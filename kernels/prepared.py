@@ -88,7 +88,11 @@ class _Coded:
             return None
         from kernels.gpu.matvec import layouts, usable
 
-        return layouts(self.weight) if usable(device) else None
+        parts = layouts(self.weight) if usable(device) else None
+        if parts is None or not all(part.most_tokens(device) for part in parts):
+            return None
+        torch.cuda.synchronize(device)  # a product may read its weights before the launch ahead of it has ended
+        return parts
 
 
 @dataclass(frozen=True, eq=False)

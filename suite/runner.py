@@ -24,6 +24,7 @@ from suite.config import Cell, Recipe, digest
 from suite.environment import describe
 from suite.errors import CheckpointError, ResultError
 from suite.files import write_atomically
+from suite.graphs import at_work
 from suite.ledger import Entry, save_entry
 from suite.models import Subject
 from suite.prepare import Prepared, pick_device, prepare, subject_of
@@ -64,6 +65,7 @@ def run(recipe: Recipe, options: Options) -> Outcome:
     recipe_text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     uri = default_uri(options.out)
     with (
+        at_work(device),
         full_precision(),
         _alone(folder),
         Tracker(folder, uri, experiment=recipe.name, recipe_text=recipe_text) as tracker,

@@ -107,7 +107,8 @@ class Layout:
         tensors = self.codes, self.table, self.scales, x, self.r_in, self.r_out, before, y
         share, team_of = -(-(1 << 20) // self.span), -(-(1 << 16) // splits)
         numbers = self.factor, rows, inputs, tokens, units, groups, share, splits, team_of
-        kernel(grid, 32 * WARPS, self.kind.shared_bytes(tokens, units), (*tensors, *numbers))
+        with torch.cuda.device(x.device):
+            kernel(grid, 32 * WARPS, self.kind.shared_bytes(tokens, units), (*tensors, *numbers))
 
 
 @functools.cache
@@ -131,7 +132,7 @@ def usable(device: torch.device) -> bool:
         return False
     try:
         _kernel(Kind(GRID, 2), torch.float16, torch.float16, device.index or 0)
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         logger.warning("%s: CUDA C++ cannot be compiled, Triton is used: %s", device, str(error).splitlines()[0])
         return False
     return True
@@ -139,6 +140,8 @@ def usable(device: torch.device) -> bool:
 
 def multiply(x: Tensor, parts: tuple[Layout, ...], dtype: torch.dtype) -> Tensor:
     """x [tokens, in], contiguous, times the sum of the parts [tokens, out]."""
+    if x.data_ptr() % 8:  # part of a larger tensor; inputs are read in pairs
+        x = x.clone()
     total: Tensor | None = None
     for part in parts[1:]:
         total = part(x, torch.float32, total)

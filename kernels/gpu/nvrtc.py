@@ -18,7 +18,10 @@ Argument = Tensor | int | float | None
 
 def available() -> bool:
     """Whether the bindings are installed."""
-    return torch.version.cuda is not None and importlib.util.find_spec("cuda.bindings") is not None
+    try:
+        return torch.version.cuda is not None and importlib.util.find_spec("cuda.bindings") is not None
+    except ModuleNotFoundError:  # not even `cuda` is
+        return False
 
 
 def most_shared_bytes(device: torch.device | int) -> int:
