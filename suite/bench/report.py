@@ -1,11 +1,13 @@
 """What `nowag-bench bench` prints: the machine and its ceilings, then a line for each result as it comes."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from suite.bench.clock import Ceilings
 from suite.bench.session import Options, Result, bench, chosen, device_ceilings, save
 from suite.environment import describe
+from suite.errors import ConfigError
 
 HEADING = (
     f"{'case':40}{'shape':>12}{'ms':>11}{'spread':>8}{'x plain':>9}{'of ceiling':>13}{'GiB':>7}"
@@ -19,8 +21,13 @@ EXPLANATION = (
 
 
 def report(options: Options, say: Callable[[str], None], file: Path | None) -> list[Result]:
-    """Run the benchmark and say what it finds; all numbers go to `file` too. ConfigError if nothing is chosen."""
+    """Run the benchmark and say what it finds; all numbers go to `file` too.
+
+    ConfigError, with nothing measured, if no case is chosen or the file cannot be written.
+    """
     cases = chosen(options)
+    if file:
+        _refuse_unwritable(file)
     limits = device_ceilings(options.device)
     say(f"{describe()['machine']}; {options.device}, {options.sizes} scale\n{in_words(limits)}\n\n{HEADING}")
     results = []
@@ -31,6 +38,17 @@ def report(options: Options, say: Callable[[str], None], file: Path | None) -> l
     if file:
         save(file, options, limits, results)
     return results
+
+
+def _refuse_unwritable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            trouble = "a folder of that name exists" if file.is_dir() else None
+    except OSError as error:
+        trouble = error.strerror
+    if trouble:
+        raise ConfigError(f"--json {file} cannot be written ({trouble}); give a file in a folder of yours")
 
 
 def in_words(limits: Ceilings) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from methods.statistics import Statistic
 from suite.bench import draw, linears
 from suite.bench.case import Case, Floor, Work, relative_error, share_equal
 from suite.bench.clock import Ceilings, Timing, timed
-from suite.bench.report import EXPLANATION, HEADING, line
+from suite.bench.report import EXPLANATION, HEADING, line, report
 from suite.bench.session import Options, bench, chosen, save
 from suite.errors import ConfigError
 from suite.speed import full_precision
@@ -189,3 +190,14 @@ def test_the_file_has_machine_ceilings_and_results(tmp_path):
     assert found["ceilings"]["copy_bytes"] == 1e9
     assert found["results"][0]["case"] == "made up" and found["results"][0]["runs"] == 1
     assert HEADING and EXPLANATION
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("", encoding="ascii")
+    options = Options(torch.device("cpu"), only="mask alone, 2:4")
+    said: list[str] = []
+    for file in (taken / "numbers.json", tmp_path):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            report(options, said.append, file)
+    assert not said
