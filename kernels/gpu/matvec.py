@@ -1,4 +1,4 @@
-"""y = x Wᵀ for 1 to 8 tokens straight from codes, by CUDA C++ (matvec.cu) where Triton measurably loses.
+"""y = x Wᵀ for 1 to 8 tokens straight from codes, by CUDA C++ (decode.cu, matvec.cu) where Triton measurably loses.
 
 Weights are put in another order once, `Layout`, of the same bits but for rows padded to 16 and inputs to a unit.
 """
@@ -21,7 +21,7 @@ from kernels.quantized import Codebook, GroupedInt
 
 logger = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("matvec.cu")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("decode.cu", "matvec.cu"))
 TOKENS = 8
 """Most tokens of a launch: the width of a product of the tensor cores."""
 
@@ -122,7 +122,7 @@ def _kernel(kind: Kind, x: torch.dtype, y: torch.dtype, device: int) -> nvrtc.Ke
         "X_TYPE": TYPES[x],
         "Y_TYPE": TYPES[y],
     }
-    return nvrtc.Kernel(SOURCE, "matvec", [f"{name}={value}" for name, value in defines.items()], device)
+    return nvrtc.Kernel(SOURCES, "matvec", [f"{name}={value}" for name, value in defines.items()], device)
 
 
 @functools.cache
@@ -210,7 +210,7 @@ def _points(weight: Lattice) -> tuple[Layout, ...]:
 
 
 def _lattice_words(codes: Tensor, groups: int) -> Tensor:
-    """E8P codes two to a word, their signs where matvec.cu moves them to the signs of halves by one shift."""
+    """E8P codes two to a word, their signs where decode.cu moves them to the signs of halves by one shift."""
     c = _ordered(unpack(codes, 16, groups), 4, 1)[..., 0]  # [tiles, units, 32, 2, 4]
     even = sum(((c >> 8 + 2 * k & 1) << k for k in range(4)), torch.zeros_like(c))
     odd = sum(((c >> 9 + 2 * k & 1) << k for k in range(4)), torch.zeros_like(c))  # the last is the shift

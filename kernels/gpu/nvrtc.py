@@ -4,7 +4,6 @@ Both come with PyTorch's CUDA wheels (`cuda-bindings`), so no CUDA toolkit needs
 """
 
 import ctypes
-import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,13 +30,16 @@ def most_shared_bytes(device: torch.device | int) -> int:
 
 
 class Kernel:
-    """One compiled function. Arguments are tensors (or None: a null pointer), 32-bit ints and 32-bit floats."""
+    """One function of some files, which are compiled as one text.
 
-    def __init__(self, source: Path, name: str, defines: Sequence[str], device: int) -> None:
+    Arguments are tensors (or None: a null pointer), 32-bit ints and 32-bit floats.
+    """
+
+    def __init__(self, sources: Sequence[Path], name: str, defines: Sequence[str], device: int) -> None:
         from cuda.bindings import driver
 
         major, minor = torch.cuda.get_device_capability(device)
-        binary = _compile(source, defines, f"sm_{major}{minor}")
+        binary = _compile(sources, defines, f"sm_{major}{minor}")
         with torch.cuda.device(device):
             torch.cuda.current_stream()  # the context must exist before a module is loaded
             module = _checked(driver.cuModuleLoadData(binary))
@@ -77,21 +79,17 @@ def _early() -> Any:
     return attribute
 
 
-@functools.cache
-def _text(source: Path) -> bytes:
-    return source.read_bytes()
-
-
-def _compile(source: Path, defines: Sequence[str], architecture: str) -> bytes:
+def _compile(sources: Sequence[Path], defines: Sequence[str], architecture: str) -> bytes:
     from cuda.bindings import nvrtc
 
-    program = _checked(nvrtc.nvrtcCreateProgram(_text(source), source.name.encode(), 0, [], []))
+    text = b"\n".join(source.read_bytes() for source in sources)
+    program = _checked(nvrtc.nvrtcCreateProgram(text, sources[-1].name.encode(), 0, [], []))
     options = [f"--gpu-architecture={architecture}".encode(), *(f"-D{define}".encode() for define in defines)]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = bytearray(_checked(nvrtc.nvrtcGetProgramLogSize(program)))
         _checked(nvrtc.nvrtcGetProgramLog(program, log))
-        raise RuntimeError(f"{source.name} does not compile for {architecture}:\n{log.decode()}")
+        raise RuntimeError(f"{sources[-1].name} does not compile for {architecture}:\n{log.decode()}")
     binary = bytearray(_checked(nvrtc.nvrtcGetCUBINSize(program)))
     _checked(nvrtc.nvrtcGetCUBIN(program, binary))
     _checked(nvrtc.nvrtcDestroyProgram(program))
