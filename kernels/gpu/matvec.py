@@ -1,4 +1,4 @@
-"""y = x Wᵀ for 1 to 8 tokens straight from codes, by CUDA C++ (decode.cu, matvec.cu) where Triton measurably loses.
+"""y = x Wᵀ for 1 to 8 tokens straight from codes, in CUDA C++ (decode.cu, matvec.cu): Triton measurably loses.
 
 Weights are put in another order once, `Layout`, of the same bits but for rows padded to 16 and inputs to a unit.
 """

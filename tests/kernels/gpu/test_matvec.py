@@ -1,4 +1,4 @@
-"""CUDA C++ cannot run without a GPU, so on a CPU only its layouts are read back, as decode.cu and matvec.cu describe them."""
+"""CUDA C++ cannot run without a GPU: on a CPU only its layouts are read back, as decode.cu and matvec.cu say."""
 
 from collections.abc import Callable
 from typing import Any
