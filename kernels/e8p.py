@@ -76,6 +76,11 @@ def _tables(device: torch.device) -> _Tables:
     return _Tables(*(table.to(device) for table in tables))
 
 
+def patterns(device: torch.device | str = "cpu") -> Tensor:
+    """|v| of the 256 patterns [256, 8], float32, the last element negative where their sum is odd."""
+    return _tables(torch.device(device)).patterns
+
+
 def decode(codes: Tensor) -> Tensor:
     """Codes int [...] to codewords [..., 8] in float32."""
     codes = codes.to(torch.int32)[..., None]

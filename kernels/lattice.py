@@ -64,6 +64,11 @@ def code_bits(bits: int) -> tuple[int, ...]:
     return (16, RESIDUALS[bits].bits) if bits in RESIDUALS else (16,)
 
 
+def growth(bits: int) -> float:
+    """What a residual is multiplied by before it is coded; 1 where there is none."""
+    return RESIDUALS[bits].growth if bits in RESIDUALS else 1.0
+
+
 def quantize(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """x [n, 8] float32 to codes int32 [n, 1], or [n, 2] with a residual, and their values [n, 8]."""
     if fused(x):
@@ -138,10 +143,14 @@ class Lattice(Format):
             found = found + book.decode(unpack(self.residual, book.bits, self.groups)) / book.growth
         return found.flatten(1)
 
-    def dequantize(self) -> Tensor:
+    def turns(self) -> tuple[Rotation, Rotation]:
+        """The rotations of the inputs and of the outputs."""
         sign_in, sign_out = unpack(self.sign_in, 1, e8p.DIM * self.groups), unpack(self.sign_out, 1, self.shape[0])
         turn_in = Rotation.hadamard(2.0 * sign_in[0] - 1, self.order_in)
-        turn_out = Rotation.hadamard(2.0 * sign_out[0] - 1, self.order_out)
+        return turn_in, Rotation.hadamard(2.0 * sign_out[0] - 1, self.order_out)
+
+    def dequantize(self) -> Tensor:
+        turn_in, turn_out = self.turns()
         weight = turn_in.back(self.points() * self.scale.float())
         weight = turn_out.back(weight.T).T[:, : self.shape[1]]
         return weight.contiguous() if self.rescale is None else weight / self.rescale.float()

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from kernels import e8p, lattice
 from kernels.format import Format
-from kernels.hadamard import Rotation, factors
+from kernels.hadamard import Rotation
 from kernels.lattice import Lattice
 from kernels.packing import unpack
 from kernels.quantized import Codebook, GroupedInt
@@ -89,7 +89,7 @@ class _Coded:
         from kernels.gpu.matvec import layouts, usable
 
         parts = layouts(self.weight) if usable(device) else None
-        if parts is None or not all(part.most_tokens(device) for part in parts):
+        if parts is None or not all(part.most_tokens for part in parts):
             return None
         torch.cuda.synchronize(device)  # a product may read its weights before the launch ahead of it has ended
         return parts
@@ -249,17 +249,10 @@ def _joined(blocks: Tensor, bits: int) -> Tensor:
 def _lattice(weight: Lattice) -> LatticeWords:
     return LatticeWords(
         weight,
-        _rotation(weight.sign_in, e8p.DIM * weight.groups, weight.order_in),
-        _rotation(weight.sign_out, weight.shape[0], weight.order_out),
+        *weight.turns(),
         None if weight.rescale is None else weight.rescale.float().reciprocal(),
         weight.scale.float().repeat(weight.shape[0]),
     )
-
-
-def _rotation(signs: Tensor, size: int, order: int) -> Rotation:
-    """The rotation with all it needs on the device of its packed signs [1, ceil(size / 8)]."""
-    spread = 2.0 * unpack(signs, 1, size)[0] - 1
-    return Rotation(spread, tuple(part.to(signs.device) for part in factors(order)))
 
 
 @functools.cache
@@ -269,7 +262,7 @@ def _tables(device: torch.device) -> Tensor:
     A nibble of pattern v is v + 15/2, so inverting its bits turns v into -v; that is what the nibbles of the
     signs [128] are for, the eighth of which is the parity of seven. A nibble of a short point v is 2 v + 8.
     """
-    patterns = e8p.decode(torch.arange(256, dtype=torch.int32)) - e8p.SHIFT + 7.5
+    patterns = e8p.patterns() + 7.5
     seven = torch.arange(128)[:, None] >> torch.arange(7) & 1
     signs = 15 * torch.cat([seven, seven.sum(1, keepdim=True) & 1], 1)
     short = 2 * lattice.RESIDUALS[3].decode(torch.arange(256)) + 8

@@ -6,8 +6,9 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.gpu.grouped import _grid
-from kernels.gpu.lattice_matmul import _point, _residual, growth_of
+from kernels.gpu.lattice_matmul import _point, _residual
 from kernels.gpu.matmul import _codes, _words, pointers
+from kernels.lattice import growth
 from kernels.prepared import CodebookWords, GroupedWords, LatticeWords
 
 OUTPUTS, INPUTS, WARPS = 16, 128, 4
@@ -159,7 +160,7 @@ def points(prepared: LatticeWords, dtype: torch.dtype) -> Tensor:
         out,
         *out.shape,
         words.blocks,
-        growth_of(prepared),
+        growth(weight.bits),
         HIGH=words.high_bits,
         LANES=words.lanes,
         BN=OUTPUTS,

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import e8p
-from kernels.lattice import RESIDUALS, code_bits
+from kernels.lattice import RESIDUALS, code_bits, growth
 from kernels.ldlq import TILE, diagonal_blocks, tiles
 
 ROWS, PATTERNS, WARPS = 16, 64, 4  # of a program; 16 rows make 256 programs of 4096: two on each of 132 SMs
@@ -280,8 +280,7 @@ def _codes(columns: Tensor, bits: int) -> Tensor:
 
 
 def _constants(bits: int) -> dict[str, float]:
-    growth = RESIDUALS[bits].growth if bits in RESIDUALS else 1.0
-    return {"BITS": bits, "GROWTH": growth, "R": ROWS, "P": PATTERNS, "num_warps": WARPS, "num_stages": 1}
+    return {"BITS": bits, "GROWTH": growth(bits), "R": ROWS, "P": PATTERNS, "num_warps": WARPS, "num_stages": 1}
 
 
 @functools.cache
@@ -290,9 +289,7 @@ def _books(device: torch.device) -> tuple[Tensor, Tensor]:
 
     Elements in rows 0 to 7, half the squared norm in row 8, and in row 9 whether the sum of |v| is odd.
     """
-    every = torch.arange(256)
-    patterns = (e8p.decode(every) - e8p.SHIFT).abs()
-    return _book(patterns).to(device), _book(RESIDUALS[3].decode(every)).to(device)
+    return _book(e8p.patterns().abs()).to(device), _book(RESIDUALS[3].decode(torch.arange(256))).to(device)
 
 
 def _book(points: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.gpu.matmul import Tiling, _codes, _inputs, _store, _words, add_parts, partial, plan, pointers
-from kernels.lattice import RESIDUALS
+from kernels.lattice import growth
 from kernels.prepared import LatticeWords
 
 ONE_TOKEN = Tiling(outputs=8, warps=4)
@@ -114,14 +114,8 @@ def matmul(t: Tensor, prepared: LatticeWords, dtype: torch.dtype) -> Tensor:
         prepared.tables,
         prepared.scale_out,
         found,
-        *(len(t), rows, t.shape[1], words.blocks, launch.run, growth_of(prepared)),
+        *(len(t), rows, t.shape[1], words.blocks, launch.run, growth(prepared.weight.bits)),
         HIGH=words.high_bits,
         **launch.constants,
     )
     return add_parts(found, z, prepared.scale_out)
-
-
-def growth_of(prepared: LatticeWords) -> float:
-    """What residuals were multiplied by before they were coded; 1 where there are none."""
-    bits = prepared.weight.bits
-    return RESIDUALS[bits].growth if bits in RESIDUALS else 1.0

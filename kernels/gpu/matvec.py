@@ -84,15 +84,15 @@ class Layout:
         x is rounded to half precision, in a scale of its own.
         """
         y = torch.empty(len(x), self.shape[0], dtype=dtype, device=x.device)
-        step = self.most_tokens(x.device)
-        for at in range(0, len(x), step):
-            part = slice(at, at + step)
+        for at in range(0, len(x), self.most_tokens):
+            part = slice(at, at + self.most_tokens)
             self._launch(x[part], None if before is None else before[part], y[part])
         return y
 
-    def most_tokens(self, device: torch.device) -> int:
+    @functools.cached_property
+    def most_tokens(self) -> int:
         """Tokens of a launch: as many as fit in shared memory; 0 if not even one does."""
-        units, limit = self.codes.shape[1], nvrtc.most_shared_bytes(device)
+        units, limit = self.codes.shape[1], nvrtc.most_shared_bytes(self.codes.device)
         return max((n for n in range(1, TOKENS + 1) if self.kind.shared_bytes(n, units) <= limit), default=0)
 
     def _launch(self, x: Tensor, before: Tensor | None, y: Tensor) -> None:
@@ -197,7 +197,7 @@ def _book(weight: Codebook) -> tuple[Layout, ...] | None:
 def _points(weight: Lattice) -> tuple[Layout, ...]:
     shape, scale = (weight.shape[0], weight.groups * e8p.DIM), float(weight.scale)
     every = torch.arange(256, device=weight.codes.device)
-    patterns = (e8p.decode(every) - e8p.SHIFT).half()
+    patterns = e8p.patterns(every.device).half()
     first = Layout(Kind(LATTICE, 16), shape, _lattice_words(weight.codes, weight.groups), patterns, factor=scale)
     if weight.residual is None:
         return (first,)

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -7,6 +9,9 @@ from kernels.gpu import obs as gpu
 from kernels.gpu.obs import settle
 from kernels.obs import Competing, Kept, OnGrid, Target, solve_columns, upper_factor
 from kernels.pruning import Pattern
+
+Layer = Callable[[int, int], tuple[Tensor, Tensor]]
+Solve = Callable[[Target, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor | None]]
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -31,16 +36,28 @@ def solved(target: Target, weight: Tensor, upper: Tensor, block: int) -> Tensor:
     return solve_columns(weight, upper, choose, block)
 
 
-def by_both(
-    target: Target, weight: Tensor, upper: Tensor, block: int, patch: pytest.MonkeyPatch
-) -> tuple[Tensor, Tensor, Tensor | None]:
+@pytest.fixture
+def by_both(monkeypatch: pytest.MonkeyPatch) -> Solve:
     """Ŵ by the kernel, in pieces, and by plain PyTorch, and what the kernel chose, where columns compete."""
-    patch.setattr(gpu, "WIDEST", 128 if weight.shape[1] == 128 else 23)
-    patch.setattr(obs, "fused", lambda _: True)
-    found = solved(target, weight, upper, block)
-    chosen = target.chosen.clone() if isinstance(target, Competing) else None
-    patch.setattr(obs, "fused", lambda _: False)
-    return found, solved(target, weight, upper, block), chosen
+
+    def solve(target: Target, weight: Tensor, upper: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        monkeypatch.setattr(gpu, "WIDEST", 128 if weight.shape[1] == 128 else 23)
+        monkeypatch.setattr(obs, "fused", lambda _: True)
+        found = solved(target, weight, upper, block)
+        chosen = target.chosen.clone() if isinstance(target, Competing) else None
+        monkeypatch.setattr(obs, "fused", lambda _: False)
+        return found, solved(target, weight, upper, block), chosen
+
+    return solve
+
+
+@pytest.fixture
+def layer(rng: Generator, device: torch.device) -> Layer:
+    """W [rows, width] and U [width, width] on the device."""
+    return lambda rows, width: (
+        torch.randn(rows, width, generator=rng).to(device),
+        factor(width, rng).to(device),
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,14 +71,14 @@ def test_every_code_on_a_grid_is_that_of_the_reference(
     bits: int,
     group: int,
     rng: Generator,
-    device: torch.device,
-    monkeypatch: pytest.MonkeyPatch,
+    layer: Layer,
+    by_both: Solve,
 ) -> None:
-    weight, upper = torch.randn(rows, width, generator=rng).to(device), factor(width, rng).to(device)
+    weight, upper = layer(rows, width)
     scale = (torch.rand(-(-width // group), rows, generator=rng) + 0.5).repeat_interleave(group, 0)[:width]
     zero = torch.randint(2**bits, (rows, width), generator=rng).float().T  # rows are not contiguous
-    target = OnGrid(scale.to(device) * 4 / 2**bits, zero.to(device), 2**bits - 1)
-    found, expected, _ = by_both(target, weight, upper, block, monkeypatch)
+    target = OnGrid(scale.to(weight.device) * 4 / 2**bits, zero.to(weight.device), 2**bits - 1)
+    found, expected, _ = by_both(target, weight, upper, block)
     assert torch.equal(found, expected)
 
 
@@ -85,13 +102,13 @@ def test_kept_weights_are_those_of_the_reference_to_the_last_bits(
     block: int,
     dtype: torch.dtype,
     rng: Generator,
-    device: torch.device,
-    monkeypatch: pytest.MonkeyPatch,
+    layer: Layer,
+    by_both: Solve,
 ) -> None:
-    skip_what_is_cut_off(dtype, device)
-    weight, upper = torch.randn(rows, width, generator=rng).to(device), factor(width, rng).to(device)
-    target = Kept((torch.rand(width, rows, generator=rng) < 0.5).to(device), dtype)
-    found, expected, _ = by_both(target, weight, upper, block, monkeypatch)
+    weight, upper = layer(rows, width)
+    skip_what_is_cut_off(dtype, weight.device)
+    target = Kept((torch.rand(width, rows, generator=rng) < 0.5).to(weight.device), dtype)
+    found, expected, _ = by_both(target, weight, upper, block)
     assert torch.equal(found != 0, expected != 0)
     close(found, expected, dtype)
 
@@ -108,14 +125,15 @@ def test_runs_that_compete_keep_what_the_reference_keeps(
     block: int,
     dtype: torch.dtype,
     rng: Generator,
-    device: torch.device,
-    monkeypatch: pytest.MonkeyPatch,
+    layer: Layer,
+    by_both: Solve,
 ) -> None:
-    skip_what_is_cut_off(dtype, device)
-    weight, upper = torch.randn(6, width, generator=rng).to(device), factor(width, rng).to(device)
-    scale = upper.diagonal()[:, None] * (torch.rand(1, 6, generator=rng) + 0.5).to(device)
-    target = Competing(Pattern(keep, of), scale, torch.zeros(width, 6, dtype=torch.bool, device=device), dtype)
-    found, expected, chosen = by_both(target, weight, upper, block, monkeypatch)
+    weight, upper = layer(6, width)
+    skip_what_is_cut_off(dtype, weight.device)
+    scale = upper.diagonal()[:, None] * (torch.rand(1, 6, generator=rng) + 0.5).to(weight.device)
+    places = torch.zeros(width, 6, dtype=torch.bool, device=weight.device)
+    target = Competing(Pattern(keep, of), scale, places, dtype)
+    found, expected, chosen = by_both(target, weight, upper, block)
     assert chosen is not None and torch.equal(chosen, target.chosen)
     close(found, expected, dtype)
 
