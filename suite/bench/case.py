@@ -35,8 +35,8 @@ class Floor:
 class Work:
     """A case with its data on a device. `run` takes the number of rounds, 1 where there are none.
 
-    The reference of a case with rounds is timed at 0 and at `reference_rounds`, and carried on from there in a
-    straight line. With `steps` above 1 a run goes over that many weights, and its time is of one.
+    A reference of fewer rounds is timed at 0 and at `reference_rounds` and carried on in a straight line.
+    With `steps` above 1 a run goes over that many weights, and its time is of one.
     """
 
     run: Callable[[int], Any]

@@ -24,7 +24,7 @@ from suite.bench.case import Case, Floor, Shape, Work, relative_error, share_equ
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of a whole benchmark: weights (out, in), and how long the methods with rounds go on."""
+    """Sizes of a whole benchmark: weights (out, in), and for how long methods with rounds and references go on."""
 
     square: Shape
     wide: Shape
@@ -34,15 +34,37 @@ class Scale:
     iterations: int
     sweeps: int
     tokens: int
+    reference_iterations: int
+    reference_sweeps: int
 
 
-FULL = Scale((4096, 4096), (4096, 11008), (11008, 4096), dim=6, group=128, iterations=100, sweeps=10, tokens=8192)
-SMALL = Scale((256, 256), (256, 688), (688, 256), dim=4, group=64, iterations=10, sweeps=2, tokens=256)
+FULL = Scale(
+    square=(4096, 4096),
+    wide=(4096, 11008),
+    linear=(11008, 4096),
+    dim=6,
+    group=128,
+    iterations=100,
+    sweeps=10,
+    tokens=8192,
+    reference_iterations=5,  # plain PyTorch takes minutes to the end
+    reference_sweeps=1,
+)
+SMALL = Scale(
+    square=(256, 256),
+    wide=(256, 688),
+    linear=(688, 256),
+    dim=4,
+    group=64,
+    iterations=10,
+    sweeps=2,
+    tokens=256,
+    reference_iterations=10,
+    reference_sweeps=2,
+)
 SCALES = {"full": FULL, "small": SMALL}
 
 LOSS, ERROR, MASK = "loss / reference's", "lost output energy / reference's", "equal mask bits"
-ITERATIONS_TIMED, SWEEPS_TIMED = 5, 1
-"""How far the plain references are run, which take minutes to the end."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +139,7 @@ def _ratio(key: str) -> Callable[[Compressed, Compressed], float]:
 
 def _vector_quantisation(scale: Scale, shape: Shape, budget: float) -> Case:
     settings = {"bits": 2, "dim": scale.dim}
-    rounds = Rounds("iterations", scale.iterations, ITERATIONS_TIMED)
+    rounds = Rounds("iterations", scale.iterations, scale.reference_iterations)
 
     def floor(weight: Tensor, found: Compressed) -> Floor:
         done = found.audit["iterations"]
@@ -211,7 +233,7 @@ def _compensated(name: str, settings: Mapping[str, Any], shape: Shape, budget: f
 
 
 def _lattice(scale: Scale, shape: Shape, budget: float) -> Case:
-    rounds = Rounds("sweeps", scale.sweeps, SWEEPS_TIMED)
+    rounds = Rounds("sweeps", scale.sweeps, scale.reference_sweeps)
 
     def floor(weight: Tensor, _: Compressed) -> Floor:
         rows, n = weight.shape

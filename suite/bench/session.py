@@ -117,10 +117,11 @@ def _measure(case: Case, options: Options, limits: Ceilings) -> Result:
     reference = agreement = None
     notes = ["no CUDA graph"] if work.steps > 1 and on_gpu and not timing.graph else []
     if options.reference:
-        own = timing.output if work.rounds == 1 else work.run(work.reference_rounds)
+        carried_on = work.reference_rounds != work.rounds
+        own = work.run(work.reference_rounds) if carried_on else timing.output
         reference = _reference(work, options)
         agreement = work.check(own, reference.output)
-        if case.unit:
+        if carried_on:
             notes.append(f"reference from {work.reference_rounds} of {work.rounds} {case.unit}")
         if timing.graph and not reference.graph:
             notes.append("reference without CUDA graph")
@@ -144,12 +145,12 @@ def _measure(case: Case, options: Options, limits: Ceilings) -> Result:
 def _reference(work: Work, options: Options) -> Timing[Any]:
     """Plain PyTorch's time for all rounds, and its output after `reference_rounds`."""
     with plain_torch():
-        if work.rounds == 1:
-            return _time(work, options, 1)
+        if work.reference_rounds == work.rounds:
+            return _time(work, options, work.rounds, warm=work.rounds == 1)
         none = _time(work, options, 0)
         some = _time(work, options, work.reference_rounds, warm=False)
-    each = (some.ms - none.ms) / work.reference_rounds
-    return replace(some, ms=none.ms + each * work.rounds)
+    each = max(some.ms - none.ms, 0.0) / work.reference_rounds  # a busy machine may slow down the shorter run
+    return replace(some, ms=some.ms + each * (work.rounds - work.reference_rounds))
 
 
 def _time(work: Work, options: Options, rounds: int, *, warm: bool = True) -> Timing[Any]:

@@ -116,9 +116,26 @@ def test_a_reference_with_rounds_is_carried_on_in_a_straight_line(monkeypatch):
     monkeypatch.setattr("suite.bench.session.timed", lambda *a, **k: replace(pretend(*a, **k), ms=next(times)))
     (found,) = bench([case(run, rounds=100, reference_rounds=4)], replace(OPTIONS, scale="full"), LIMITS)
     assert asked == [(1, False), (100, False), (4, False), (0, True), (4, True)]
-    assert found.reference_ms == 3 + 100 * (7 - 3) / 4
+    assert found.reference_ms == 7 + (100 - 4) * (7 - 3) / 4
     assert found.ms == 2 and found.of_ceiling == 0.5 and found.agreement == 1 and found.budget_ms == 7
     assert "reference from 4 of 100 rounds" in found.note
+
+
+def test_a_reference_is_never_carried_on_to_less_than_was_measured(monkeypatch):
+    times = iter([2.0, 9.0, 7.0])  # something else slowed down the run without rounds
+    monkeypatch.setattr("suite.bench.session.timed", lambda *_, **__: Timing(next(times), 0.0, 1, torch.ones(1)))
+    (found,) = bench([case(lambda _: torch.ones(1), rounds=100, reference_rounds=4)], OPTIONS, LIMITS)
+    assert found.reference_ms == 7
+
+
+def test_a_reference_of_as_many_rounds_is_timed_as_it_is(monkeypatch):
+    asked = []
+    times = iter([2.0, 5.0])
+    monkeypatch.setattr("suite.bench.session.timed", lambda run, *_, **__: Timing(next(times), 0.0, 1, run()))
+    (found,) = bench(
+        [case(lambda n: asked.append(n) or torch.ones(1), rounds=3, reference_rounds=3)], OPTIONS, LIMITS
+    )
+    assert asked == [1, 3, 3] and found.reference_ms == 5 and found.note == ""
 
 
 def test_a_run_over_many_weights_counts_for_one_of_them(monkeypatch):

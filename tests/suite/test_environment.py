@@ -139,7 +139,7 @@ def test_a_tracking_server_that_is_away_is_a_problem_found_quickly(
 ) -> None:
     start = time.monotonic()
     assert checks(tracking_uri="http://user:secret@127.0.0.1:9")["tracking server"].ok is False
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 30  # retries would take minutes
 
 
 def test_credentials_of_a_tracking_server_are_not_shown(checks: Callable[..., dict[str, Check]]) -> None:
