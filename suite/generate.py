@@ -15,9 +15,9 @@ from transformers import AutoTokenizer, PreTrainedModel, StaticCache
 from kernels.linear import CompressedLinear
 from suite.checkpoint import load_cell, read_manifest
 from suite.errors import ConfigError
-from suite.graphs import WARM_UPS, at_work, recorded
+from suite.graphs import WARM_UPS, recorded
 from suite.models import quiet
-from suite.speed import Phase, measured
+from suite.speed import Phase, at_work, measured
 
 logger = logging.getLogger(__name__)
 

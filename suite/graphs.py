@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -43,11 +43,6 @@ def recorded(work: Callable[[], object], device: torch.device) -> Replay:
         torch.cuda.synchronize(device)
         return Replay(work, str(error).strip().splitlines()[0])
     return Replay(graph.replay, None)
-
-
-def at_work(device: torch.device) -> AbstractContextManager[object]:
-    """Inside, streams, events, graphs and counts of memory are those of this device."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

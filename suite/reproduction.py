@@ -20,8 +20,7 @@ from suite.config import build_method
 from suite.environment import describe
 from suite.errors import CheckpointError
 from suite.files import write_atomically
-from suite.graphs import at_work
-from suite.speed import full_precision
+from suite.speed import at_work
 
 HEADER_KEY = "nowag_bench_failure"
 Outcome = list[tuple[Compressed, Tensor]]  # of each linear of a task: the result, and the weight it decodes to
@@ -125,7 +124,7 @@ def replay(path: Path, device: torch.device) -> Replay:
         raise CheckpointError(f"{path} is no saved failure ({reason}); give one of runs/NAME/failures") from None
     method, _ = build_method(header["method"], header["settings"])
     try:
-        with at_work(device), full_precision():
+        with at_work(device):
             results = task.run(method)
     except LayerFailure as error:
         return Replay(method, task.names, header["reason"], str(error), [])

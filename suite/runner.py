@@ -24,13 +24,12 @@ from suite.config import Cell, Recipe, digest
 from suite.environment import describe
 from suite.errors import CheckpointError, ResultError
 from suite.files import write_atomically
-from suite.graphs import at_work
 from suite.ledger import Entry, save_entry
 from suite.models import Subject
 from suite.prepare import Prepared, pick_device, prepare, subject_of
 from suite.quality import DenseReference, Windows, measure
 from suite.results import JOURNAL_NAME, Cost, Journal, Row
-from suite.speed import Phase, full_precision, measured
+from suite.speed import Phase, at_work, measured
 from suite.tracking import Tracker, default_uri
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,6 @@ def run(recipe: Recipe, options: Options) -> Outcome:
     uri = default_uri(options.out)
     with (
         at_work(device),
-        full_precision(),
         _alone(folder),
         Tracker(folder, uri, experiment=recipe.name, recipe_text=recipe_text) as tracker,
     ):

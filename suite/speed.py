@@ -1,9 +1,9 @@
-"""One stopwatch for the project, seconds and peak memory of a phase, and one precision of what it computes."""
+"""One stopwatch for the project, seconds and peak memory of a phase, and one way to be at work on a device."""
 
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +54,13 @@ def measured() -> Iterator[Phase]:
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
-    """Float32 products in float32: no TF32 inside, whatever the user's setting."""
+def at_work(device: torch.device) -> Iterator[None]:
+    """Inside, streams, events, graphs and counts of memory are those of this device, and float32 is no TF32."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        yield
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield
     finally:
         torch.set_float32_matmul_precision(before)
 

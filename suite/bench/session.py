@@ -17,8 +17,7 @@ from suite.bench.clock import Ceilings, Timing, ceilings, timed, timed_replays
 from suite.environment import describe
 from suite.errors import ConfigError
 from suite.files import write_atomically
-from suite.graphs import at_work
-from suite.speed import full_precision, measured
+from suite.speed import at_work, measured
 
 ScaleName = Literal["full", "small"]
 
@@ -82,7 +81,7 @@ def bench(cases: Sequence[Case], options: Options, limits: Ceilings) -> Iterator
 
 def device_ceilings(device: torch.device) -> Ceilings:
     """What the device can do, measured without TF32."""
-    with at_work(device), full_precision():
+    with at_work(device):
         return ceilings(device)
 
 
@@ -99,7 +98,7 @@ def save(path: Path, options: Options, limits: Ceilings, results: Sequence[Resul
 
 def _attempt(case: Case, options: Options, limits: Ceilings) -> Result:
     try:
-        with at_work(options.device), full_precision():
+        with at_work(options.device):
             return _measure(case, options, limits)
     except Exception as error:  # noqa: BLE001 - one broken kernel must not hide what the others do
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -15,7 +15,7 @@ from suite.bench.clock import Ceilings, Timing, timed
 from suite.bench.report import EXPLANATION, HEADING, line, report
 from suite.bench.session import Options, bench, chosen, save
 from suite.errors import ConfigError
-from suite.speed import full_precision
+from suite.speed import at_work
 
 CPU = torch.device("cpu")
 OPTIONS = Options(CPU, "small", repeat=1)
@@ -172,7 +172,7 @@ def test_a_median_is_of_the_runs_after_the_warm_up(monkeypatch):
 def test_products_are_in_full_float32_whatever_the_user_allows():
     torch.set_float32_matmul_precision("high")
     try:
-        with full_precision():
+        with at_work(CPU):
             assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_float32_matmul_precision() == "high"
     finally:
