@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from methods.statistics import Accumulator, Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
-from suite.config import TokenWeights
+from suite.budget import TokenWeights
 from suite.errors import CalibrationError
 from suite.offload import Ferry
 

@@ -4,130 +4,36 @@ A list where a method's setting takes one value is an axis: `rtn: {bits: [4, 3]}
 mappings under a method makes one group of cells for each mapping. Everything unknown is refused.
 """
 
-import difflib
-import hashlib
 import itertools
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from methods import METHODS, method_named
 from methods.method import Method, SharingMethod, StatisticsMode
 from methods.settings import settings_of
 from methods.statistics import Statistic
+from suite.budget import Budget
 from suite.errors import ConfigError
+from suite.protocols import Protocol, Tasks
+from suite.schema import Strict, digest, first_error, nearest
 
-TokenWeights = Literal["uniform", "unit"]
 STATISTICS_KEY = "statistics"  # beside a method's own settings: which inputs its statistics come from
 MODES = ["dense", "sequential", "true-sequential"]
 
 
-def nearest(key: str, known: Sequence[str]) -> str:
-    """` Did you mean 'x'?`, or nothing when no known word is close."""
-    close = difflib.get_close_matches(key, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-class Strict(BaseModel):
-    """A frozen mapping in which an unknown key is an error that names the nearest known one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            for key in values:
-                if key not in cls.model_fields:
-                    known = list(cls.model_fields)
-                    raise ValueError(f"unknown key {key!r}.{nearest(str(key), known)} Known: {', '.join(known)}")
-        return values
-
-
-class Tokens(Strict):
-    """Where tokens come from and how they are cut: what a budget and a protocol have in common."""
-
-    source: str = Field(description="a text by name, a hub data set, or a .txt/.jsonl file")
-    split: str | None = Field(default=None, description="part of the source; None is the source's own default")
-    length: int = Field(ge=2, description="tokens of one sequence or window")
-    join: str | None = Field(default="\n\n", description="put between documents; null keeps documents apart")
-    bos: bool | None = Field(
-        default=None, description="BOS at the start of each sequence; null: as the tokenizer does by itself"
-    )
-
-    @property
-    def _text(self) -> str:
-        name = self.source if self.source.startswith("hub:") else self.source.rpartition("/")[2]
-        return name if self.split in (None, "all") else f"{name}[{self.split}]"
-
-
-class Budget(Tokens):
-    """Calibration tokens: `sequences` × `length`, drawn by the cell's seed and kept in the ledger.
-
-    The last two keys say what part each token has in the statistics.
-    """
-
-    sequences: int = Field(ge=1)
-    skip_first: int = Field(
-        default=0, ge=0, description="tokens at the start of each sequence that are context only (attention sinks)"
-    )
-    token_weights: TokenWeights = Field(
-        default="uniform", description="unit: each token's input is scaled to length 1 before it is counted"
-    )
-
-    @model_validator(mode="after")
-    def _some_token_counts(self) -> "Budget":
-        if self.skip_first >= self.length:
-            raise ValueError(
-                f"skip_first is {self.skip_first}: of a sequence of {self.length} no token would count; lower it"
-            )
-        return self
-
-    def describe(self) -> str:
-        """The budget in words, as a caption says it."""
-        joined = "documents apart" if self.join is None else f"joined by {self.join!r}"
-        first = f", first {self.skip_first} of each left out" if self.skip_first else ""
-        weighted = "" if self.token_weights == "uniform" else f", {self.token_weights} token weights"
-        return f"{self._text}, {self.sequences} x {self.length} tokens, {joined}{first}{weighted}"
-
-    def drawn(self, split: str) -> "Budget":
-        """What the ledger records: the split by name, and nothing that changes no token."""
-        return self.model_copy(update={"split": split, "skip_first": 0, "token_weights": "uniform"})
-
-    def counted(self) -> dict[str, Any]:
-        """The part of each token in the statistics: these keys change a cell, but no token."""
-        return {"skip_first": self.skip_first, "token_weights": self.token_weights}
-
-
-class Protocol(Tokens):
-    """Perplexity and KL over windows of `length` tokens, without overlap; the first token is context only."""
-
-    windows: int | None = Field(default=None, ge=1, description="how many, from the start; null is all")
-
-    @field_validator("join")
-    @classmethod
-    def _joined(cls, join: str | None) -> str:
-        if join is None:
-            raise ValueError("evaluation text is joined before it is cut; give a string, such as '\\n\\n'")
-        return join
-
-    def describe(self) -> str:
-        """The protocol's name, as a column header says it: text, join, windows, scored tokens, BOS."""
-        count = "all windows" if self.windows is None else f"{self.windows} windows"
-        bos = {None: "tokenizer's BOS", True: "BOS in each window", False: "no BOS"}[self.bos]
-        return f"{self._text}, joined by {self.join!r}, {count} of {self.length}, no stride, {bos}"
-
-
 class Recipe(Strict):
-    """One comparison: models × methods × budgets × seeds, measured by every protocol."""
+    """One comparison: models × methods × budgets × seeds, measured by every protocol and on every task."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the folder of its results")
     models: tuple[str, ...] = Field(min_length=1)
     calibration: tuple[Budget, ...] = Field(min_length=1)
-    evaluation: tuple[Protocol, ...] = Field(min_length=1)
+    evaluation: tuple[Protocol, ...] = Field(
+        default=(), description="perplexity protocols, by name or written out"
+    )
+    tasks: tuple[Tasks, ...] = Field(default=(), description="zero-shot tasks")
     methods: dict[str, Any] = Field(min_length=1, description="name: settings, or a list of settings")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     batch_tokens: int = Field(default=4096, ge=1, description="tokens in one forward pass of the walk")
@@ -137,6 +43,26 @@ class Recipe(Strict):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _names_or_groups(cls, value: Any) -> Any:
+        if value is None:
+            return ()
+        several = isinstance(value, list | tuple) and any(isinstance(each, Mapping | Tasks) for each in value)
+        return value if several or value == () or value == [] else [value]
+
+    @model_validator(mode="after")
+    def _measured_somehow(self) -> Self:
+        if not self.evaluation and not self.tasks:
+            raise ValueError("neither evaluation nor tasks: name a perplexity protocol or a zero-shot task")
+        for expected in (each for protocol in self.evaluation for each in protocol.expect):
+            if expected.model is not None and expected.model not in self.models:
+                raise ValueError(
+                    f"evaluation.expect.model is {expected.model!r}.{nearest(expected.model, self.models)} "
+                    f"The recipe's models: {', '.join(self.models)}"
+                )
+        return self
 
     @field_validator("methods")
     @classmethod
@@ -242,19 +168,3 @@ def build_method(name: str, settings: dict[str, Any]) -> tuple[Method, Statistic
             f"set share to linear or input, or {STATISTICS_KEY} to dense or sequential"
         )
     return method, mode
-
-
-def digest(value: Any) -> str:
-    """sha256 of a JSON value, keys sorted."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def first_error(error: ValidationError, prefix: str = "") -> str:
-    """The first fault that pydantic found, in one line: where, what is wrong, what was given."""
-    first = error.errors()[0]
-    where = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    given = first.get("input")
-    shown = "" if isinstance(given, Mapping) or first["type"] == "value_error" else f" (given: {given!r})"
-    return f"{where or 'recipe'}: {message}{shown}"

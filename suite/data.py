@@ -1,9 +1,12 @@
 """Texts to calibrate on and to score: packaged ones, data sets of the hub, files of the user's own.
 
     boolq, xsum                          from a wheel on PyPI, no hub needed
-    wikitext2, c4, redpajama             from the hub, by the files that papers use
+    wikitext2, c4, ptb, redpajama        from the hub, by the files that papers use
     hub:organisation/name:config#column  any other parquet or JSON lines on the hub
     notes.txt, notes.jsonl#field         a file: .txt is one document, JSON lines hold one each
+    wiki.test.raw#lines                  each line a document, as the hub's rows of WikiText: with its line end,
+                                         blank lines empty
+    ptb.test.txt#stripped                each line a document, as the hub's rows of Penn Treebank: bare
 
 No data set ever runs a script: files are fetched by name and read here.
 """
@@ -11,6 +14,7 @@ No data set ever runs a script: files are fetched by name and read here.
 import difflib
 import gzip
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +30,9 @@ from suite.ledger import word_runs
 
 HELDOUT_EVERY = 5  # one BoolQ article in five is held out
 UNSTATED = "not stated"
-READABLE = (".txt", ".jsonl", ".jsonl.gz", ".json.gz", ".parquet")
+PLAIN = (".txt", ".raw")
+READINGS = ("lines", "stripped")
+READABLE = (*PLAIN, ".jsonl", ".jsonl.gz", ".json.gz", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,7 @@ class HubText:
     splits: dict[str, str]
     licence: str
     column: str = "text"
+    revision: str | None = None
 
 
 HUB_TEXTS = {
@@ -66,6 +73,14 @@ HUB_TEXTS = {
             "validation": "en/c4-validation.00000-of-00008.json.gz",
         },
         licence="ODC-BY, with Common Crawl's terms of use",
+    ),
+    # The data set itself is a script; the hub's own conversion of it has the rows.
+    "ptb": HubText(
+        repo="ptb-text-only/ptb_text_only",
+        splits={split: f"penn_treebank/{split}/*.parquet" for split in ("train", "validation", "test")},
+        licence="LDC's agreement for non-members",
+        column="sentence",
+        revision="refs/convert/parquet",
     ),
     # One of eleven parts, as the whole sample takes gigabytes; hub:... with split `sample` reads any other.
     "redpajama": HubText(
@@ -96,7 +111,7 @@ def load_texts(source: str, split: str | None = None, *, offline: bool = False) 
     elif source.partition("#")[0].endswith(READABLE):
         chosen, licence = _chosen(split, ("all",), source), UNSTATED
         path, _, column = source.partition("#")
-        documents = _read(Path(path).expanduser(), column or "text")
+        documents = _read(Path(path).expanduser(), column)
     else:
         raise _unknown(source)
     texts = Texts(source=source, split=chosen, documents=tuple(documents), licence=licence)
@@ -164,12 +179,12 @@ def _hub_text(source: str, split: str | None) -> HubText:
     path, _, column = source.removeprefix("hub:").partition("#")
     repo, _, config = path.partition(":")
     chosen = split or "train"
-    return HubText(repo=repo, splits={chosen: f"{config}*{chosen}*"}, column=column or "text", licence=UNSTATED)
+    return HubText(repo=repo, splits={chosen: f"{config}*{chosen}*"}, column=column, licence=UNSTATED)
 
 
 def _from_hub(text: HubText, split: str, offline: bool) -> Iterator[str]:
     pattern = text.splits[split]
-    folder = hub.snapshot(text.repo, [pattern], kind="dataset", offline=offline)
+    folder = hub.snapshot(text.repo, [pattern], kind="dataset", revision=text.revision, offline=offline)
     files = [
         file
         for file in sorted(folder.rglob("*"))
@@ -182,21 +197,35 @@ def _from_hub(text: HubText, split: str, offline: bool) -> Iterator[str]:
 
 
 def _read(file: Path, column: str) -> Iterator[str]:
-    """The documents of one file, by its ending."""
+    """The documents of one file, by its ending; `column` is what stood after #: a field, or how lines are read."""
     try:
-        if file.suffix == ".txt":
-            yield file.read_bytes().decode("utf-8-sig")
+        if file.suffix in PLAIN:
+            yield from _plain(file.read_bytes().decode("utf-8-sig"), column)
         elif file.suffix == ".parquet":
-            yield from _parquet_rows(file, column)
+            yield from _parquet_rows(file, column or "text")
         else:
-            yield from _json_lines(file, column)
+            yield from _json_lines(file, column or "text")
     except UnicodeDecodeError as error:
         raise AssetError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except (OSError, EOFError) as error:
         raise AssetError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
     except ValueError as error:
         reason = str(error).partition("\n")[0]
-        raise AssetError(f"cannot read column {column!r} of {file}: {reason}") from error
+        raise AssetError(f"cannot read column {column or 'text'!r} of {file}: {reason}") from error
+
+
+def _plain(text: str, reading: str) -> Iterator[str]:
+    """A plain text as one document, or its lines as rows; a line ends with \\n, \\r\\n or \\r and nowhere else."""
+    if reading not in ("", *READINGS):
+        raise ValueError(
+            f"a plain text has no columns; write #{' or #'.join(READINGS)}, or nothing for one document"
+        )
+    lines = io.StringIO(text, newline=None) if reading else [text]
+    for line in lines:
+        if reading == "stripped":
+            yield line.strip()
+        else:
+            yield line if line.strip() or not reading else ""
 
 
 def _parquet_rows(file: Path, column: str) -> Iterator[str]:

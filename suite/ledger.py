@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from suite.config import Budget
+from suite.budget import Budget
 from suite.errors import CalibrationError
 from suite.files import write_atomically
 
@@ -170,7 +170,7 @@ def refuse_leaks(calibration: Iterable[str], evaluation: Iterable[str], names: s
     if drawn and shared / len(drawn) > LEAK_SHARE:
         raise CalibrationError(
             f"{names}: {shared / len(drawn):.0%} of the calibration text is also evaluation text; choose another "
-            "source or split, or set allow_overlap: true to accept it"
+            "source or split, or accept it: allow_overlap: true in the recipe, --allow-overlap of evaluate"
         )
 
 

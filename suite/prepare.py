@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from suite.architecture import decoder_blocks, linears
-from suite.config import Budget, Cell, Recipe
+from suite.budget import Budget, Tokens
+from suite.config import Cell, Recipe
 from suite.data import Texts, load_texts
 from suite.environment import GIB
 from suite.errors import CalibrationError, ConfigError, EnvironmentProblem
+from suite.evaluations import Evaluation, dense_cache
 from suite.files import nearest_existing
 from suite.ledger import Entry, draw, refuse_leaks
 from suite.models import Subject, load_model
-from suite.quality import Windows, cut_windows
+from suite.protocols import Protocol, Tasks
+from suite.quality import OnWindows
 from suite.shards import REST_NAME
-
-LOG_PROBABILITY_BYTES = 2  # float16, one for each scored token and vocabulary entry
+from suite.windows import cut_windows
+from suite.zeroshot import task_evaluations
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Prepared:
 
     model: str
     cells: tuple[Cell, ...]
-    windows: tuple[Windows, ...]  # one for each protocol
+    evaluations: tuple[Evaluation, ...]  # one for each protocol and task
     entries: Mapping[tuple[Budget | None, int], Entry]
     unsupported: Mapping[Cell, str]
     bytes_needed: int  # on disk, at most
@@ -41,7 +44,7 @@ class Prepared:
 
 def prepare(recipe: Recipe, folder: Path, *, offline: bool) -> list[Prepared]:
     """Check the whole recipe against its models, texts and disk. SuiteError for whatever cannot work."""
-    prepared = [_prepare(recipe, model, offline) for model in recipe.models]
+    prepared = [_prepare(recipe, model, dense_cache(folder), offline) for model in recipe.models]
     _refuse_hopeless(prepared)
     _refuse_full_disk(prepared, folder)
     return prepared
@@ -70,27 +73,38 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _prepare(recipe: Recipe, model: str, offline: bool) -> Prepared:
+def _prepare(recipe: Recipe, model: str, cache: Path, offline: bool) -> Prepared:
     subject = subject_of(model, offline)
-    _refuse_beyond_context(recipe, subject)
-    windows = []
-    for protocol in recipe.evaluation:
-        texts = _texts(protocol.source, protocol.split, offline)
-        named = protocol.model_copy(update={"split": texts.split})
-        windows.append(cut_windows(texts.documents, subject.tokenizer, named))
+    _refuse_beyond_context(subject, "calibration", recipe.calibration)
+    evaluations = evaluations_of(recipe.evaluation, recipe.tasks, subject, offline=offline)
     cells = tuple(cell for cell in recipe.cells() if cell.model == model)
     return Prepared(
         model=model,
         cells=cells,
-        windows=tuple(windows),
-        entries=_draw_entries(recipe, subject, cells, windows, offline),
+        evaluations=tuple(evaluations),
+        entries=_draw_entries(recipe, subject, cells, evaluations, offline),
         unsupported={cell: reason for cell in cells if (reason := _unfit(subject, cell))},
-        bytes_needed=_bytes_needed(subject, cells, windows),
+        bytes_needed=_bytes_of_cells(subject, cells)
+        + sum(_bytes_of_reference(subject, e, cache) for e in evaluations),
     )
 
 
+def evaluations_of(
+    protocols: Sequence[Protocol], tasks: Sequence[Tasks], subject: Subject, *, offline: bool
+) -> list[Evaluation]:
+    """Texts cut into windows and tasks made into requests, under a model's tokenizer."""
+    _refuse_beyond_context(subject, "evaluation", protocols)
+    evaluations: list[Evaluation] = []
+    for protocol in protocols:
+        texts = _texts(protocol.source, protocol.split, offline)
+        evaluations.append(OnWindows(cut_windows(texts, subject.tokenizer, protocol)))
+    for group in tasks:
+        evaluations += task_evaluations(group, subject, offline=offline)
+    return evaluations
+
+
 def _draw_entries(
-    recipe: Recipe, subject: Subject, cells: Sequence[Cell], windows: Sequence[Windows], offline: bool
+    recipe: Recipe, subject: Subject, cells: Sequence[Cell], evaluations: Sequence[Evaluation], offline: bool
 ) -> dict[tuple[Budget | None, int], Entry]:
     entries: dict[tuple[Budget | None, int], Entry] = {}
     for cell in cells:
@@ -100,25 +114,23 @@ def _draw_entries(
         texts = _texts(budget.source, budget.split, offline)
         named = budget.drawn(texts.split)
         entry = draw(texts.documents, texts.sha256, subject.tokenizer, named, cell.seed)
-        for cut in windows:
-            if not recipe.allow_overlap:
-                names = f"calibration on {budget.source}, evaluation on {cut.protocol.source}"
-                refuse_leaks(entry.text(texts.documents), cut.texts, names)
+        for evaluation in evaluations if not recipe.allow_overlap else ():
+            names = f"calibration on {budget.source}, evaluation on {evaluation.source}"
+            refuse_leaks(entry.text(texts.documents), evaluation.texts, names)
         if int(entry.tokens.max()) >= _vocabulary(subject):
             raise CalibrationError(f"{subject.name}: the tokenizer's ids do not fit the model's embedding table")
         entries[key] = entry
     return entries
 
 
-def _refuse_beyond_context(recipe: Recipe, subject: Subject) -> None:
+def _refuse_beyond_context(subject: Subject, key: str, tokens: Sequence[Tokens]) -> None:
     """ConfigError for sequences with more positions than the model was made for."""
     positions = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
-    for key, tokens in [("calibration", recipe.calibration), ("evaluation", recipe.evaluation)]:
-        longest = max(one.length for one in tokens)
-        if positions and longest > positions:
-            raise ConfigError(
-                f"{key}.length is {longest}, but {subject.name} has {positions} positions; lower {key}.length"
-            )
+    longest = max((one.length for one in tokens), default=0)
+    if positions and longest > positions:
+        raise ConfigError(
+            f"{key}.length is {longest}, but {subject.name} has {positions} positions; lower {key}.length"
+        )
 
 
 def _unfit(subject: Subject, cell: Cell) -> str | None:
@@ -143,14 +155,23 @@ def _refuse_hopeless(prepared: Sequence[Prepared]) -> None:
                 raise ConfigError(f"methods.{cell.method.name} {cell.method.variant}: {p.model}, {reason}")
 
 
-def _bytes_needed(subject: Subject, cells: Sequence[Cell], windows: Sequence[Windows]) -> int:
-    """Cells at the size of the dense model's blocks, and the dense log-probabilities of every window."""
+def _bytes_of_cells(subject: Subject, cells: Sequence[Cell]) -> int:
+    """Cells at the size of the dense model's blocks, and once what they have in common."""
     width = subject.storage_dtype.itemsize
     blocks = sum(p.numel() for block in decoder_blocks(subject.model) for p in block.module.parameters()) * width
     whole = sum(p.numel() for p in subject.model.parameters()) * width
-    dense = sum(cut.scored for cut in windows) * _vocabulary(subject) * LOG_PROBABILITY_BYTES
-    total: int = len(cells) * blocks + (whole - blocks) + dense
+    total: int = len(cells) * blocks + (whole - blocks)
     return total
+
+
+def _bytes_of_reference(subject: Subject, evaluation: Evaluation, cache: Path) -> int:
+    """What the dense model's distributions on a protocol's windows still take on disk."""
+    if not isinstance(evaluation, OnWindows):
+        return 0
+    dense = evaluation.reference(subject, cache)
+    width = subject.model.config.get_text_config().hidden_size if dense.head else _vocabulary(subject)
+    count, length = evaluation.cut.tokens.shape
+    return len(dense.missing(count)) * (length - 1) * dense.bytes_a_number * width
 
 
 def _vocabulary(subject: Subject) -> int:

@@ -1,170 +1,171 @@
 """Perplexity by a named protocol, and the distance from the dense model on the same windows.
 
-The text is joined, tokenised once and cut into neighbouring windows; in each window every token but the first is
-scored, given those before it in the window. Windows go through the model one at a time, so that no padding or
-batch shape touches the numbers. All arithmetic is float32; sums are float64.
+Windows go through the model one at a time, so that no padding or batch shape touches the numbers. All arithmetic
+is float32; sums are float64. How far the dense model's figures move all the same, when windows are batched or the
+arithmetic is bfloat16, is measured: no difference below this noise floor means anything.
 """
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from suite.config import Protocol, digest
 from suite.errors import CalibrationError
-from suite.files import write_atomically
-from suite.ledger import Tokenizer, encode, tokens_hash, wants_bos
+from suite.evaluations import Measured, Noise, dense_folder, kept_noise
+from suite.models import Subject
 from suite.progress import track
-from suite.results import Quality
+from suite.reference import DenseReference, logits_of, plain_head
+from suite.results import Measures, Quality
+from suite.windows import Windows
 
-ROWS = 128  # tokens whose [vocabulary] rows are worked on at a time: they stay in cache
+NOISE_WINDOWS = 8  # on which the noise floor is measured
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The tokens of a protocol under one tokenizer, and how much text they are."""
+class How:
+    """How windows go through the model: as rows are measured, or with something changed that should not matter."""
 
-    protocol: Protocol
-    protocol_id: str  # hash of the rule and the text: the same for every model
-    tokens_id: str  # hash of the tokens, which depend on the tokenizer too
-    tokens: Tensor  # [windows, length] int64
-    words: int  # white-space words that the scored tokens cover
-    bytes: int  # UTF-8 bytes that the scored tokens cover
-    texts: tuple[str, ...]  # the text of each window
-
-    @property
-    def scored(self) -> int:
-        """Tokens that are scored: all but the first of each window."""
-        return self.tokens.shape[0] * (self.tokens.shape[1] - 1)
+    what: str = "evaluation"
+    batch: int = 1
+    dtype: torch.dtype = torch.float32
 
 
-def cut_windows(documents: Sequence[str], tokenizer: Tokenizer, protocol: Protocol) -> Windows:
-    """Tokenise and cut; CalibrationError if the text is shorter than the protocol asks."""
-    text = (protocol.join or "").join(documents)
-    ids, offsets = encode(tokenizer, text)
-    own = wants_bos(tokenizer, protocol.bos)
-    each = bool(protocol.bos)  # asked for: in every window; the tokenizer's own habit: once, at the very start
-    bos = [tokenizer.bos_token_id or 0]
-    if own and not each:
-        ids, offsets = bos + ids, [(0, 0), *offsets]
-    step = protocol.length - each
-    available = len(ids) // step
-    count = available if protocol.windows is None else protocol.windows
-    if count > available or not count:
-        raise CalibrationError(
-            f"evaluation asks for {protocol.windows or 'any'} windows of {protocol.length} tokens, but "
-            f"{protocol.source} holds only {available}; lower evaluation.windows or evaluation.length"
-        )
-    cuts = [range(i * step, (i + 1) * step) for i in range(count)]
-    tokens = torch.tensor([bos * each + [ids[i] for i in cut] for cut in cuts])
-    scored = [text[offsets[cut[0 if each else 1]][0] : offsets[cut[-1]][1]] for cut in cuts]
-    rule = protocol.model_dump(mode="json", exclude={"source", "split"})
-    return Windows(
-        protocol=protocol,
-        protocol_id=digest([rule, hashlib.sha256(text.encode()).hexdigest()])[:16],
-        tokens_id=tokens_hash(tokens),
-        tokens=tokens,
-        words=sum(len(piece.split()) for piece in scored),
-        bytes=sum(len(piece.encode()) for piece in scored),
-        texts=tuple(text[offsets[cut[0]][0] : offsets[cut[-1]][1]] for cut in cuts),
-    )
-
-
-class DenseReference:
-    """Log-probabilities of the dense model on a protocol's windows (float16), and its most likely tokens.
-
-    One file a window. float16 moves a probability by at most 0.4 %; normalised again when read, they are a
-    distribution of their own, so that KL stays a true, non-negative KL, within 1e-6 nats of zero where it would
-    be zero.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @torch.no_grad()
-    def prepare(self, model: nn.Module, windows: Windows, device: torch.device) -> None:
-        """Compute the windows whose files are not there or not readable."""
-        missing = [i for i in range(len(windows.tokens)) if not self._readable(i)]
-        for index in track(missing, "dense reference"):
-            logits = _logits(model, windows.tokens[index], device)  # [length - 1, vocabulary]
-            kept = torch.empty(logits.shape, dtype=torch.float16)
-            for rows in _chunks(len(logits)):
-                kept[rows] = logits[rows].log_softmax(-1).half().cpu()
-            norm = torch.cat([kept[rows].float().logsumexp(-1) for rows in _chunks(len(kept))])
-            tensors = {"log_probabilities": kept, "log_norm": norm, "top": logits.argmax(-1).cpu()}
-            write_atomically(self._path(index), save(tensors))
-
-    def read(self, index: int) -> dict[str, Tensor]:
-        """One window: `log_probabilities` [length - 1, vocabulary], the log of their sum `log_norm` [length - 1],
-        and the most likely tokens `top` [length - 1].
-        """
-        tensors: dict[str, Tensor] = load_file(self._path(index))
-        return tensors
-
-    def _path(self, index: int) -> Path:
-        return self.folder / f"window_{index:04d}.safetensors"
-
-    def _readable(self, index: int) -> bool:
-        try:
-            return self.read(index).keys() == {"log_probabilities", "log_norm", "top"}
-        except (OSError, SafetensorError):
-            return False
+AS_MEASURED = How()
+CHANGED = (How("batch of 2", batch=2), How("bfloat16", dtype=torch.bfloat16))
 
 
 @dataclass
-class _Tally:
-    nll: list[float] = field(default_factory=list)  # by window
-    kl: list[Tensor] = field(default_factory=list)  # by chunk of tokens
+class Tally:
+    """What adds up over windows."""
+
+    nll: list[float] = field(default_factory=list)  # of each window
+    kl: list[Tensor] = field(default_factory=list)  # of each window's tokens [length - 1]
     agree: int = 0
 
-    def add(self, logits: Tensor, targets: Tensor, dense: dict[str, Tensor]) -> None:
-        """One window: logits [length - 1, vocabulary], targets [length - 1], and what DenseReference reads."""
-        self.agree += int((logits.argmax(-1).cpu() == dense["top"]).sum())
-        total = 0.0
-        for rows in _chunks(len(logits)):
+    def add(self, logits: Tensor, targets: Tensor, dense: Iterable[tuple[slice, Tensor, Tensor]]) -> None:
+        """One window: logits [length - 1, vocabulary], the tokens that they predict [length - 1], and the dense
+        model's distributions.
+        """
+        total, kl = 0.0, []
+        for rows, log_p, top in dense:
             log_q = logits[rows].log_softmax(-1)
-            kept, norm = (dense[name][rows].to(log_q.device) for name in ("log_probabilities", "log_norm"))
-            log_p = kept.float() - norm[:, None]
+            self.agree += int((log_q.argmax(-1) == top).sum())
             total -= float(log_q.gather(1, targets[rows, None]).double().sum())
-            kl = (log_p.exp() * log_p.sub_(log_q)).sum(-1)  # [rows]
-            self.kl.append(kl.clamp_min_(0).cpu())  # below zero is rounding
+            kl.append((log_p.exp() * log_p.sub_(log_q)).sum(-1).clamp_min_(0).cpu())  # below zero is rounding
         self.nll.append(total)
+        self.kl.append(torch.cat(kl))
+
+    def quality(self, cut: Windows) -> Quality:
+        """The tally of all windows of a protocol, in the terms of a row."""
+        nll, kl = sum(self.nll), torch.cat(self.kl).double()
+        return Quality(
+            perplexity=math.exp(min(nll / cut.scored, 700.0)),
+            word_perplexity=math.exp(min(nll / cut.words, 700.0)),
+            bits_per_byte=nll / math.log(2) / cut.bytes,
+            scored_tokens=cut.scored,
+            kl_mean=float(kl.mean()),
+            kl_median=float(kl.median()),
+            kl_p99=float(kl.quantile(0.99)),
+            top1_agreement=self.agree / cut.scored,
+            window_nll=tuple(self.nll),
+            window_kl=tuple(float(window.double().sum()) for window in self.kl),
+        )
 
 
-@torch.no_grad()
-def measure(model: nn.Module, windows: Windows, dense: DenseReference, device: torch.device) -> Quality:
-    """Score a model on the windows against the dense model's log-probabilities."""
-    tally = _Tally()
+def tally(
+    model: nn.Module, tokens: Tensor, dense: DenseReference, device: torch.device, how: How = AS_MEASURED
+) -> Tally:
+    """Score windows of tokens [windows, length] against the dense model's distributions."""
+    result, head = Tally(), dense.head_on(device)
     model.to(device)
-    for index in track(range(len(windows.tokens)), "evaluation"):
-        tokens = windows.tokens[index]
-        tally.add(_logits(model, tokens, device), tokens[1:].to(device), dense.read(index))
-    nll, kl = sum(tally.nll), torch.cat(tally.kl).double()
-    return Quality(
-        perplexity=math.exp(min(nll / windows.scored, 700.0)),
-        word_perplexity=math.exp(min(nll / windows.words, 700.0)),
-        bits_per_byte=nll / math.log(2) / windows.bytes,
-        scored_tokens=windows.scored,
-        kl_mean=float(kl.mean()),
-        kl_median=float(kl.median()),
-        kl_p99=float(kl.quantile(0.99)),
-        top1_agreement=tally.agree / windows.scored,
-        window_nll=tuple(tally.nll),
-    )
+    for first in track(range(0, len(tokens), how.batch), how.what):
+        with torch.autocast(device.type, how.dtype, enabled=how.dtype is not torch.float32, cache_enabled=False):
+            logits = logits_of(model, tokens[first : first + how.batch], device)
+        for index, of_one in enumerate(logits, first):
+            result.add(of_one, tokens[index, 1:].to(device), dense.distributions(index, head, device))
+    return result
 
 
-@torch.no_grad()
-def _logits(model: nn.Module, tokens: Tensor, device: torch.device) -> Tensor:
-    """tokens [length] -> float32 logits of positions 0 … length - 2 [length - 1, vocabulary]."""
-    logits: Tensor = model(input_ids=tokens[None].to(device), use_cache=False).logits
-    return logits[0, :-1].float()
+@dataclass
+class OnWindows:
+    """The evaluation of a perplexity protocol: see suite.evaluations.Evaluation."""
 
+    measures: ClassVar[Measures] = "perplexity"
+    cut: Windows
+    dense: DenseReference | None = None
 
-def _chunks(rows: int) -> list[slice]:
-    return [slice(start, start + ROWS) for start in range(0, rows, ROWS)]
+    @property
+    def id(self) -> str:
+        """Hash of the rule and the text."""
+        return self.cut.protocol_id
+
+    @property
+    def tokens_id(self) -> str:
+        """Hash of the tokens."""
+        return self.cut.tokens_id
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each window."""
+        return self.cut.texts
+
+    @property
+    def source(self) -> str:
+        """The protocol's text, as the recipe has it."""
+        return self.cut.protocol.source
+
+    def describe(self) -> str:
+        """The protocol in words."""
+        return self.cut.protocol.describe()
+
+    def prepare(self, subject: Subject, device: torch.device, cache: Path) -> Noise:
+        """Keep the dense model's distributions, hold them against what the recipe expects -> the noise floor."""
+        self.dense = dense = self.reference(subject, cache)
+        if dense.missing(len(self.cut.tokens)):
+            dense.compute(subject.model.to(device), self.cut.tokens, device)
+        self._refuse_unexpected(subject, dense)
+        return kept_noise(dense.folder, lambda: self._noise(subject.model, device))
+
+    def reference(self, subject: Subject, cache: Path) -> DenseReference:
+        """The dense model's distributions in the cache, as far as they are there."""
+        return DenseReference(dense_folder(cache, subject, self.tokens_id), plain_head(subject.model))
+
+    def measure(self, model: PreTrainedModel, device: torch.device) -> Measured:
+        """Score a model on the windows against the dense model's distributions."""
+        found = tally(model, self.cut.tokens, self._dense(), device).quality(self.cut)
+        return Measured(
+            quality=found, finite=math.isfinite(found.perplexity) and math.isfinite(found.kl_mean or 0.0)
+        )
+
+    def _dense(self) -> DenseReference:
+        if self.dense is None:
+            raise ValueError("measure() before prepare(): there is no dense reference to compare with")
+        return self.dense
+
+    def _refuse_unexpected(self, subject: Subject, dense: DenseReference) -> None:
+        for expected in self.cut.protocol.expect:
+            if expected.model not in (None, subject.name):
+                continue
+            found = dense.perplexity(self.cut.tokens)
+            if not abs(found - expected.perplexity) <= expected.tolerance:
+                raise CalibrationError(
+                    f"the dense model {subject.name} has perplexity {found:.4f} under {self.cut.protocol.name}; "
+                    f"{expected.perplexity:g} ± {expected.tolerance:g} was expected, so nothing is compressed: "
+                    "check model, text and library versions, or change evaluation.expect"
+                )
+
+    def _noise(self, model: PreTrainedModel, device: torch.device) -> Noise:
+        tokens, dense = self.cut.tokens[:NOISE_WINDOWS], self._dense()
+        before = sum(dense.nll(index) for index in range(len(tokens)))
+        noise = {}
+        for how in CHANGED:
+            if how.batch <= len(tokens):
+                moved = tally(model, tokens, dense, device, how)
+                kl = float(torch.cat(moved.kl).double().mean())
+                noise[how.what] = {"nll": abs(sum(moved.nll) - before) / tokens[:, 1:].numel(), "kl": kl}
+        return noise

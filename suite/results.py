@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from suite.errors import ResultError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no window_kl, task, noise, revision or measures
 JOURNAL_NAME = "results.jsonl"
 
 Status = Literal["ok", "void", "unsupported", "failed"]
+Measures = Literal["perplexity", "task"]
 
 
 class Record(BaseModel):
@@ -51,6 +52,26 @@ class Quality(Record):
     kl_p99: float | None
     top1_agreement: float | None = Field(description="share of tokens with the dense model's most likely token")
     window_nll: tuple[float, ...] = Field(description="total negative log-likelihood of each window, in nats")
+    window_kl: tuple[float, ...] = Field(
+        default=(), description="total KL of each window, dense model to this one, in nats"
+    )
+
+
+class TaskScore(Record):
+    """What the reloaded checkpoint scored on one zero-shot task."""
+
+    task: str = Field(description="lm-eval's name")
+    harness: str = Field(description="the harness with its version: lm-eval 0.4.13")
+    task_version: str = Field(description="the harness's version of the task")
+    metrics: dict[str, float] = Field(description="acc, acc_norm and whatever else the task has")
+    stderr: dict[str, float] = Field(description="standard errors over items, by metric")
+    items: dict[str, str] = Field(
+        description="for each metric that is right or wrong: 1 or 0 for every item, in order"
+    )
+    scored_items: int
+    items_in_task: int
+    limit: int | None = Field(description="items asked for, from the start; None is all")
+    batch_size: int
 
 
 class Cost(Record):
@@ -90,11 +111,19 @@ class Row(Record):
     calibration: str | None = Field(description="the budget in words; None if the method uses no data")
     calibration_tokens: int
     ledger: str | None = Field(description="id of the ledger entry, a hash of its tokens")
-    protocol: str = Field(description="the evaluation protocol in words")
+    revision: int | None = Field(default=None, description="of the method's output; None in older rows")
+    measures: Measures = Field(default="perplexity", description="what the evaluation is about")
+    protocol: str = Field(description="the evaluation protocol in words: its name, and after a comma the rest")
     protocol_id: str = Field(description="hash of the protocol's rule and text, the same for every model")
     evaluated_tokens: str = Field(description="hash of the tokens that were scored and their context")
     size: Size | None = None
-    quality: Quality | None = None
+    quality: Quality | None = Field(default=None, description="under a perplexity protocol")
+    task: TaskScore | None = Field(default=None, description="on a zero-shot task")
+    noise: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="how far the dense model's figures move, by what was changed (batch, dtype) and by figure: "
+        "nll and kl in nats per token, accuracies by their names",
+    )
     cost: Cost | None = None
     audit: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
@@ -104,6 +133,11 @@ class Row(Record):
     def label(self) -> str:
         """Method and variant in print: `Wanda 2:4`."""
         return f"{self.title} {self.variant}".rstrip()
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol without its particulars: `wikitext2-raw/1@2048`, or a task's name."""
+        return self.protocol.partition(",")[0]
 
 
 class Journal:

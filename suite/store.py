@@ -130,8 +130,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _metrics(row: Row) -> dict[str, float]:
-    """Every finite number of size, quality and cost, by the row's own names; KL says that it is in nats."""
+    """Every finite number of size, quality, task and cost, by the row's own names; KL says that it is in nats."""
     groups = [group.model_dump() for group in (row.size, row.quality, row.cost) if group is not None]
+    if row.task:
+        groups += [row.task.metrics, {f"{name}_stderr": error for name, error in row.task.stderr.items()}]
     numbers = {name: value for group in groups for name, value in group.items() if isinstance(value, int | float)}
     return {
         f"{name}_nats" if name.startswith("kl_") else name: float(value)

@@ -14,9 +14,10 @@ from methods.nowag_vq import NoWagVQ
 from methods.statistics import Statistic
 from suite import compress
 from suite.architecture import decoder_blocks, linears
+from suite.budget import Budget
 from suite.calibrate import observe
 from suite.compress import Job, notes_path, walk
-from suite.config import Budget, Cell
+from suite.config import Cell
 from suite.errors import CalibrationError
 from suite.models import load_model
 from suite.shards import read_shard

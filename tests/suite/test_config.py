@@ -104,7 +104,7 @@ def test_an_override_makes_the_mappings_it_needs_and_reads_yaml():
         ({"models": []}, "models"),
         ({"seeds": ["x"]}, "seeds.0"),
         ({"evaluation": {"source": "x", "length": 1}}, "evaluation.0.length"),
-        ({"evaluation": {"source": "x", "length": 8, "join": None}}, "evaluation.0.join"),
+        ({"evaluation": {"source": "x", "length": 8, "join": None}}, "join is null"),
     ],
 )
 def test_a_mistake_is_one_line_with_path_key_and_what_is_allowed(recipe_values, write_recipe, change, message):

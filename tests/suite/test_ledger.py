@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from suite.config import Budget
+from suite.budget import Budget
 from suite.errors import CalibrationError
 from suite.ledger import draw, load_entry, refuse_leaks, save_entry
 

@@ -14,7 +14,7 @@ from suite import compress, runner
 from suite.architecture import decoder_blocks, linears
 from suite.checkpoint import export_dense, load_cell, read_manifest
 from suite.config import Recipe
-from suite.errors import CheckpointError, ConfigError, EnvironmentProblem, ResultError
+from suite.errors import CalibrationError, CheckpointError, ConfigError, EnvironmentProblem, ResultError
 from suite.prepare import pick_device
 from suite.runner import Options, run
 
@@ -47,14 +47,14 @@ def test_every_cell_becomes_a_row_in_the_recipes_order(run_with):
 
 
 def test_a_run_computes_in_full_float32_whatever_the_user_allows(run_with, monkeypatch):
-    seen, walk, measure = set(), runner.walk, runner.measure
+    seen, walk, score = set(), runner.walk, runner.score
 
     def noting(work, *arguments):
         seen.add(torch.get_float32_matmul_precision())
         return work(*arguments)
 
     monkeypatch.setattr(runner, "walk", lambda *arguments: noting(walk, *arguments))
-    monkeypatch.setattr(runner, "measure", lambda *arguments: noting(measure, *arguments))
+    monkeypatch.setattr(runner, "score", lambda *arguments: noting(score, *arguments))
     torch.set_float32_matmul_precision("high")
     try:
         run_with()
@@ -82,9 +82,39 @@ def test_stored_bits_are_the_bytes_of_the_files(run_with):
 
 def test_a_second_run_computes_nothing(run_with, monkeypatch):
     first = run_with()
-    for name in ("walk", "load_cell", "measure"):
+    for name in ("walk", "load_cell", "score"):
         monkeypatch.setattr(runner, name, None)
     assert run_with().rows == first.rows
+
+
+def test_another_evaluation_measures_what_is_compressed_already_and_only_that(
+    run_with, recipe_values, monkeypatch
+):
+    first, asked = run_with(), []
+    score = runner.score
+    monkeypatch.setattr(runner, "walk", None)
+    monkeypatch.setattr(runner, "score", lambda row, *rest: asked.append(row.row_id) or score(row, *rest))
+    longer = recipe_values["evaluation"] | {"length": 48}
+    both = run_with(evaluation=[recipe_values["evaluation"], longer])
+    assert [row for row in both.rows if row.row_id not in asked] == first.rows
+    assert len(asked) == len(first.rows)
+
+
+def test_a_dense_model_that_misses_its_expected_perplexity_stops_the_study_before_any_cell(
+    run_with, recipe_values, tmp_path
+):
+    wish = {"expect": {"perplexity": 5.12, "tolerance": 0.02}}
+    with pytest.raises(CalibrationError, match=r"5\.12 ± 0\.02 was expected, so nothing is compressed"):
+        run_with(evaluation=recipe_values["evaluation"] | wish)
+    assert not (tmp_path / "out/tiny/cells").exists()
+
+
+def test_recipes_of_one_folder_share_the_dense_reference(run_with, monkeypatch):
+    run_with()
+    monkeypatch.setattr("suite.reference.DenseReference.compute", None)
+    monkeypatch.setattr("suite.quality.OnWindows._noise", None)
+    rows = run_with(name="other").rows
+    assert rows[0].quality.kl_mean < 1e-9 and rows[0].noise["bfloat16"]["kl"] > 0
 
 
 def test_the_same_recipe_twice_gives_the_same_bytes(recipe_values, tmp_path):
@@ -204,7 +234,7 @@ def test_results_that_would_not_fit_the_disk_are_refused(run_with, monkeypatch):
 
 
 def test_a_folder_in_use_is_refused(run_with, tmp_path):
-    with runner._alone(tmp_path / "out" / "tiny"), pytest.raises(ResultError, match="another run"):
+    with runner.alone(tmp_path / "out" / "tiny"), pytest.raises(ResultError, match="another run"):
         run_with()
 
 

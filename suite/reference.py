@@ -1,0 +1,134 @@
+"""What the dense model makes of a protocol's windows, kept on disk once for all cells that are compared with it.
+
+KL needs the dense model's whole distribution at every scored token: 128 thousand numbers for a Llama 3. In most
+models it is one matrix product of the last hidden state, which is 4,096 numbers; so that is what is kept, in
+float32, and the product is done again where the distribution is wanted. KL is then exact. A model that does more
+to its logits (a cap, a scale) is kept as log-probabilities in float16.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from suite.files import write_atomically
+from suite.progress import track
+
+ROWS = 128  # tokens whose [vocabulary] rows are worked on at a time: they stay in cache
+PROBE = (0, 1)  # token ids; any two will do
+
+
+@torch.no_grad()
+def plain_head(model: PreTrainedModel) -> nn.Module | None:
+    """The layer whose output is the model's logits, as two tokens show; None if the model does more to them."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Module):
+        return None
+    seen: list[Tensor] = []
+    with head.register_forward_hook(lambda _, __, output: seen.append(output)):
+        logits = model(input_ids=torch.tensor([PROBE], device=model.device), use_cache=False).logits
+    return head if seen and torch.equal(seen[-1], logits) else None
+
+
+def chunks(rows: int) -> Iterator[slice]:
+    """Slices of ROWS rows that cover all of them."""
+    return (slice(start, start + ROWS) for start in range(0, rows, ROWS))
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, tokens: Tensor, device: torch.device) -> Tensor:
+    """tokens [windows, length] -> float32 logits of all but the first token [windows, length - 1, vocabulary]."""
+    logits: Tensor = model(input_ids=tokens.to(device), use_cache=False).logits
+    return logits[:, :-1].float()
+
+
+def window_path(folder: Path, index: int) -> Path:
+    """The file of one window."""
+    return folder / f"window_{index:04d}.safetensors"
+
+
+@dataclass(frozen=True)
+class DenseReference:
+    """The dense model's distributions on some windows, a file each.
+
+    Where log-probabilities are kept, float16 moves a probability by at most 0.4 %; normalised again when read,
+    they are a distribution of their own, so that KL stays a true, non-negative KL.
+    """
+
+    folder: Path
+    head: nn.Module | None  # of the dense model; None: log-probabilities are kept
+
+    @property
+    def bytes_a_number(self) -> int:
+        """float32 for hidden states, float16 for log-probabilities."""
+        return 4 if self.head else 2
+
+    def missing(self, count: int) -> list[int]:
+        """Which of the first `count` windows are not there or not readable."""
+        return [index for index in range(count) if not self._readable(index)]
+
+    @torch.no_grad()
+    def compute(self, model: PreTrainedModel, tokens: Tensor, device: torch.device) -> None:
+        """Score the windows of tokens [windows, length] that are missing with the dense model, on its device."""
+        seen: list[Tensor] = []
+        hook = self.head and self.head.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+        try:
+            for index in track(self.missing(len(tokens)), "dense reference"):
+                logits = logits_of(model, tokens[index : index + 1], device)[0]
+                log_q = logits.log_softmax(-1)  # [length - 1, vocabulary]
+                if self.head:
+                    kept = {"hidden": seen.pop()[0, :-1]}
+                else:
+                    kept = {"log_probabilities": log_q.half(), "top": log_q.argmax(-1)}
+                kept["nll"] = -log_q.gather(1, tokens[index, 1:, None].to(device))[:, 0]
+                tensors = {name: tensor.cpu().contiguous() for name, tensor in kept.items()}
+                write_atomically(window_path(self.folder, index), save(tensors))
+        finally:
+            if hook:
+                hook.remove()
+
+    def nll(self, index: int) -> float:
+        """Total negative log-likelihood of one window under the dense model, in nats."""
+        return float(load_file(window_path(self.folder, index))["nll"].double().sum())
+
+    def perplexity(self, windows: Tensor) -> float:
+        """Of the dense model on all windows [windows, length]."""
+        total = sum(self.nll(index) for index in range(len(windows)))
+        return math.exp(total / (len(windows) * (windows.shape[1] - 1)))
+
+    def head_on(self, device: torch.device) -> nn.Module | None:
+        """The dense model's head where it is needed; a copy where it is not, since the model must not be moved."""
+        here = torch.empty(0, device=device).device  # `cuda` is `cuda:0` or whichever is current
+        if self.head is None or next(self.head.parameters()).device == here:
+            return self.head
+        return copy.deepcopy(self.head).to(here)
+
+    @torch.no_grad()
+    def distributions(
+        self, index: int, head: nn.Module | None, device: torch.device
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """One window in chunks, given `head_on(device)`: which of the scored tokens, their log-probabilities
+        [rows, vocabulary] and the likeliest of each [rows].
+        """
+        tensors = load_file(window_path(self.folder, index))
+        kept = tensors["log_probabilities" if head is None else "hidden"]
+        for rows in chunks(len(kept)):
+            part = kept[rows].to(device)
+            log_p = (part if head is None else head(part)).float().log_softmax(-1)
+            yield rows, log_p, log_p.argmax(-1) if head else tensors["top"][rows].to(device)
+
+    def _readable(self, index: int) -> bool:
+        try:
+            with safe_open(window_path(self.folder, index), "pt") as tensors:
+                return set(tensors.keys()) == (
+                    {"hidden", "nll"} if self.head else {"log_probabilities", "top", "nll"}
+                )
+        except (OSError, SafetensorError):
+            return False

@@ -1,0 +1,90 @@
+"""From a finished checkpoint to a row: which row an evaluation makes, what it takes, and where it is put down."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.audit import summary
+from suite.checkpoint import MANIFEST_NAME, Loaded
+from suite.evaluations import Evaluation, Measured
+from suite.files import write_atomically
+from suite.results import JOURNAL_NAME, Cost, Journal, Row
+from suite.schema import digest
+from suite.speed import Phase, measured
+from suite.tracking import Tracker
+
+ARITHMETIC = "float32"  # of everything between stored weights; part of a cell's identity
+
+
+def row_id(cell_id: str, evaluation: Evaluation) -> str:
+    """One cell under one evaluation."""
+    return digest([cell_id, evaluation.id, evaluation.tokens_id])[:16]
+
+
+def identity(evaluation: Evaluation) -> dict[str, Any]:
+    """The fields of a row that say how it was measured."""
+    return {
+        "measures": evaluation.measures,
+        "protocol": f"{evaluation.describe()}, {ARITHMETIC}",
+        "protocol_id": evaluation.id,
+        "evaluated_tokens": evaluation.tokens_id,
+    }
+
+
+def score(
+    row: Row, loaded: Loaded, evaluation: Evaluation, device: torch.device, loading: Phase
+) -> tuple[Row, Measured]:
+    """Measure a checkpoint and fill in its row; it is `void` when the model's output is not finite.
+
+    `loading` is what it took to read the checkpoint, or nothing where an earlier row bears that.
+    """
+    with measured() as phase:
+        found = evaluation.measure(loaded.model, device)
+    facts = {
+        "size": loaded.size,
+        "cost": _cost(loaded.manifest, phase.after(loading)),
+        "audit": summary(loaded.manifest["layers"]) | {"not_compressed": loaded.manifest["not_compressed"]},
+    }
+    if found.finite:
+        return row.model_copy(update={**facts, "quality": found.quality, "task": found.task}), found
+    return row.model_copy(update={**facts, "status": "void", "reason": "the model's output is not finite"}), found
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where the rows of one results folder are put down: items beside it, the journal, then the tracker."""
+
+    folder: Path
+    tracker: Tracker
+    extra: Sequence[Path] = ()  # files that go to the tracker with every row
+
+    @property
+    def journal(self) -> Journal:
+        """The rows of this folder."""
+        return Journal(self.folder / JOURNAL_NAME)
+
+    def record(self, row: Row, found: Measured | None = None) -> Row:
+        """Put down one row, with what a task found on each item."""
+        artifacts = [self.folder / "cells" / row.cell_id / MANIFEST_NAME, *self.extra]
+        if found and found.items:
+            path = self.folder / "items" / f"{row.row_id}.jsonl"
+            write_atomically(path, "".join(json.dumps(item) + "\n" for item in found.items).encode())
+            artifacts.append(path)
+        self.journal.append(row)
+        self.tracker.record(row, artifacts)
+        return row
+
+
+def _cost(manifest: dict[str, Any], evaluation: Phase) -> Cost:
+    device_peaks = [p for p in (manifest["peak_device_memory_gib"], evaluation.peak_device_memory_gib) if p]
+    return Cost(
+        calibrate_seconds=manifest["seconds"]["calibrate_seconds"],
+        compress_seconds=manifest["seconds"]["compress_seconds"],
+        evaluate_seconds=evaluation.seconds,
+        peak_memory_gib=max(manifest["peak_memory_gib"], evaluation.peak_memory_gib),
+        peak_device_memory_gib=max(device_peaks, default=None),
+    )
