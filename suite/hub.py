@@ -42,6 +42,12 @@ def reachable() -> bool:
     return True
 
 
+def why_silent(offline: bool) -> str:
+    """Why the hub was not asked, or did not answer, in the words of an error."""
+    silent = offline or constants.HF_HUB_OFFLINE
+    return "this run is offline" if silent else f"the hub ({constants.ENDPOINT}) cannot be reached"
+
+
 def snapshot(
     repo: str,
     files: Sequence[str],
@@ -57,7 +63,7 @@ def snapshot(
     wanted = f"{kind} {repo!r}" + (f" at {revision!r}" if revision else "")
     local_only = offline or not reachable()
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             found = snapshot_download(
                 repo,
                 repo_type=kind,
@@ -76,9 +82,9 @@ def snapshot(
             f"the hub knows no {wanted}; check the spelling, or set HF_TOKEN if it is private"
         ) from error
     except (LocalEntryNotFoundError, HTTPError) as error:
-        silent = offline or constants.HF_HUB_OFFLINE
-        why = "this run is offline" if silent else f"the hub ({constants.ENDPOINT}) cannot be reached"
-        raise AssetError(f"{wanted} is not in {constants.HF_HUB_CACHE} and {why}; connect once") from error
+        raise AssetError(
+            f"{wanted} is not in {constants.HF_HUB_CACHE} and {why_silent(offline)}; connect once"
+        ) from error
     except OSError as error:
         raise AssetError(
             f"cannot store {wanted} in {constants.HF_HUB_CACHE}: {error.strerror or error}"
@@ -87,7 +93,8 @@ def snapshot(
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
+    """No bars of the hub's on the user's terminal while it fetches."""
     were_disabled = are_progress_bars_disabled()
     disable_progress_bars()
     try:
