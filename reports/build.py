@@ -4,79 +4,113 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports.comparisons import comparisons
+from reports.coverage import coverages
 from reports.figures import pareto
 from reports.load import frame
-from reports.tables import caption, comparison, formatted, label_headers, number_headers, parts
-from reports.text import render_markdown
+from reports.tables import Table
+from reports.text import render_markdown, render_text
 from suite.files import write_atomically
 from suite.results import Row
 
-DETAILS = ("settings", "audit", "size", "quality", "cost", "environment")
+DETAILS = ("settings", "audit", "size", "quality", "task", "noise", "cost", "environment")
+TOO_LONG = {"quality": {"window_nll", "window_kl"}, "task": {"items"}}
 IDENTITY = (
     *("row_id", "cell_id", "recipe", "recipe_sha256", "model_fingerprint", "ledger", "calibration_tokens"),
     *("protocol", "protocol_id", "evaluated_tokens", "created"),
 )
 
 
-def build_report(rows: Sequence[Row], to: Path) -> Path:
-    """Write report.html, report.md and rows.csv into the directory `to` -> the page's path.
+class Report:
+    """Every table of some rows, worked out once, for the terminal and for files. ValueError without rows."""
 
-    The page is one file without scripts or links to elsewhere. Raises ValueError without rows.
-    """
-    if not rows:
-        raise ValueError("a report needs at least one row, got none")
-    flat = frame(rows)
-    write_atomically(to / "rows.csv", flat.to_csv(index=False).encode())
-    write_atomically(to / "report.md", _markdown(flat).encode())
-    write_atomically(to / "report.html", _page(rows, flat).encode())
-    return to / "report.html"
+    def __init__(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            raise ValueError("a report needs at least one row, got none")
+        self.rows = rows
+        self.tables = comparisons(rows)
+        self.coverages = coverages(rows)
+
+    def text(self, width: int | None = None) -> str:
+        """The tables for a terminal of `width` columns, None for this one's, and the notes on their models.
+
+        Coverage is a sentence for each model, or its table where something is out of order.
+        """
+        tables = [f"{table.caption}\n{render_text(table, width)}" for table in self.tables]
+        covered = [
+            each.sentence + "\n" if each.sentence else f"{each.table.caption}\n{render_text(each.table, width)}"
+            for each in self.coverages
+        ]
+        notes = dict.fromkeys(f"{row.model}: {row.model_note}\n" for row in self.rows if row.model_note)
+        return "\n".join([*tables, *covered, *notes])
+
+    def write(self, to: Path) -> Path:
+        """Write report.html, report.md and rows.csv into the directory `to` -> the page's path.
+
+        The page is one file without scripts or links to elsewhere.
+        """
+        write_atomically(to / "rows.csv", frame(self.rows).to_csv(index=False).encode())
+        write_atomically(to / "report.md", self._markdown().encode())
+        write_atomically(to / "report.html", self._page().encode())
+        return to / "report.html"
+
+    @property
+    def _title(self) -> str:
+        return ", ".join(dict.fromkeys(row.recipe for row in self.rows))
+
+    def _markdown(self) -> str:
+        sections = [[table.caption, render_markdown(table), *table.model_notes] for table in self.tables]
+        sections += [[each.table.caption, render_markdown(each.table)] for each in self.coverages]
+        return f"# {self._title}\n\n" + "\n\n".join(part.rstrip() for parts in sections for part in parts) + "\n"
+
+    def _page(self) -> str:
+        environment = Environment(
+            loader=PackageLoader("reports"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        return environment.get_template("report.html").render(
+            title=self._title,
+            sections=[_section(table) | _with_figure(table) for table in self.tables],
+            coverages=[_section(each.table) | {"sentence": each.sentence} for each in self.coverages],
+            rows=[_details(row) for row in self.rows],
+        )
 
 
-def _markdown(flat: pd.DataFrame) -> str:
-    sections = [
-        "\n\n".join([caption(part), render_markdown(comparison(part)), *part["model_note"].dropna().unique()])
-        for part in parts(flat)
+def _section(table: Table) -> dict[str, Any]:
+    """A table as the page's template takes it, line by line."""
+    columns = [
+        list(zip(table.printed()[header], table.printed_half_widths()[header], table.best[header], strict=True))
+        for header in table.headers
     ]
-    return f"# {_title(flat)}\n\n" + "\n\n".join(section.rstrip() for section in sections) + "\n"
-
-
-def _page(rows: Sequence[Row], flat: pd.DataFrame) -> str:
-    environment = Environment(
-        loader=PackageLoader("reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    sections, details = [_section(part) for part in parts(flat)], [_details(row) for row in rows]
-    template = environment.get_template("report.html")
-    return template.render(title=_title(flat), sections=sections, rows=details)
-
-
-def _title(flat: pd.DataFrame) -> str:
-    return ", ".join(flat["recipe"].unique())
-
-
-def _section(part: pd.DataFrame) -> dict[str, Any]:
-    table = comparison(part)
     return {
-        "caption": caption(part),
-        "model_notes": list(part["model_note"].dropna().unique()),
-        "labels": label_headers(table),
-        "numbers": number_headers(table),
-        "rows": formatted(table).to_dict("records"),
-        "figure": Markup(pareto(part) or ""),  # matplotlib has escaped its text
+        "caption": table.caption,
+        "labels": list(table.labels),
+        "numbers": table.headers,
+        "lines": [
+            {"labels": labels, "cells": cells, "reason": reason}
+            for labels, cells, reason in zip(
+                table.labels.to_numpy().tolist(), zip(*columns, strict=True), table.reasons, strict=True
+            )
+        ],
+        "notes": table.below("Bold:"),
     }
 
 
+def _with_figure(table: Table) -> dict[str, Any]:
+    """What stands below a comparison alone; matplotlib has escaped the figure's text."""
+    return {"model_notes": table.model_notes, "figure": Markup(pareto(table) or "")}
+
+
 def _details(row: Row) -> dict[str, Any]:
-    values = row.model_dump(mode="json", exclude={"quality": {"window_nll"}})
+    values = row.model_dump(mode="json", exclude=TOO_LONG)
     return {
-        "name": f"{row.label}, statistics {row.statistics_mode}, seed {row.seed}",
+        "name": f"{row.label}, statistics {row.statistics_mode}, seed {row.seed}, {row.protocol_name}",
         "status": row.status,
         "reason": row.reason,
         "identity": {key: values[key] for key in IDENTITY if values[key] is not None},

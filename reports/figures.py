@@ -8,7 +8,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from reports.tables import DENSE, pareto_front
+from reports.comparisons import BITS, KL
+from reports.tables import Table
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")  # Okabe and Ito
@@ -27,27 +28,35 @@ HOLLOW: dict[str, Any] = {
 MARKERS = "osD^vPX*"  # with the colours: 56 methods before a pair repeats
 
 
-def pareto(frame: pd.DataFrame) -> str | None:
+def pareto(table: Table) -> str | None:
     """KL to the dense model against stored bits, the front as a line, as an <svg>; None below two points."""
-    rows = frame[(frame["status"] == "ok") & (frame["method"] != DENSE)]
-    rows = rows[rows["kl_mean_nats"] > 0].dropna(subset=["stored_bits_per_weight"])
-    if len(rows) < 2:
+    if KL not in table.numbers:
+        return None
+    points = table.frame[[not entry.dense for entry in table.entries]]
+    points = points[points[KL] > 0].dropna(subset=[BITS])
+    if len(points) < 2:
         return None
     with rc_context(STYLE):
-        return _svg(_draw(rows))
+        return _svg(_draw(points))
 
 
-def _draw(rows: pd.DataFrame) -> Figure:
+def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
+    """The entries that no other one beats in both stored bits and KL, cheapest first."""
+    points = points.sort_values([BITS, KL])
+    best_so_far = points[KL].cummin().shift(fill_value=float("inf"))
+    return points[points[KL] < best_so_far]
+
+
+def _draw(points: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.0, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    front = pareto_front(rows)
-    x, y = "stored_bits_per_weight", "kl_mean_nats"
-    axes.step(front[x], front[y], where="post", color=INK, alpha=0.4, linewidth=1)
-    for index, (title, points) in enumerate(rows.groupby("title", sort=False)):
+    front = pareto_front(points)
+    axes.step(front[BITS], front[KL], where="post", color=INK, alpha=0.4, linewidth=1)
+    for index, (title, own) in enumerate(points.groupby("method", sort=False)):
         marker, color = MARKERS[index % len(MARKERS)], PALETTE[index % len(PALETTE)]
-        axes.plot(points[x], points[y], marker, color=color, label=str(title), **HOLLOW)
+        axes.plot(own[BITS], own[KL], marker, color=color, label=str(title), **HOLLOW)
     axes.set(xlabel="stored bits per weight", ylabel="KL to the dense model, nats per token")
-    if rows["kl_mean_nats"].max() > 8 * rows["kl_mean_nats"].min():
+    if points[KL].max() > 8 * points[KL].min():
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(ScalarFormatter())

@@ -1,4 +1,4 @@
-"""Rows from results files, and the flat frame of them that tables and figures are drawn from."""
+"""Rows from results files, and the flat frame of all their numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,23 +8,15 @@ import pandas as pd
 from pydantic import BaseModel
 
 from suite.errors import ResultError
-from suite.results import JOURNAL_NAME, Cost, Journal, Quality, Row, Size
+from suite.results import JOURNAL_NAME, Cost, Journal, Quality, Row, Size, TaskScore
 
 LABELS = (
-    *(
-        "row_id",
-        "cell_id",
-        "status",
-        "reason",
-        "recipe",
-        "model",
-        "model_fingerprint",
-        "model_note",
-        "method",
-    ),
+    *("row_id", "cell_id", "status", "reason", "recipe", "model", "model_fingerprint", "model_note", "method"),
     *("title", "variant", "statistics_mode", "seed", "calibration", "calibration_tokens", "ledger"),
     *("protocol", "protocol_id", "evaluated_tokens", "created"),
 )
+
+SERIES = ("window_nll", "window_kl", "items", "metrics", "stderr")  # more than one number each
 
 
 def load(path: Path) -> list[Row]:
@@ -52,9 +44,27 @@ def _flat(row: Row) -> dict[str, Any]:
     values |= _numbers(row.size, Size) | _numbers(row.quality, Quality) | _numbers(row.cost, Cost)
     values["seconds"] = row.cost.seconds if row.cost else None
     values |= {name: row.environment.get(name) for name in ("machine", "commit")}
-    return values
+    return values | _task(row.task) | _noise(row)
 
 
 def _numbers(group: BaseModel | None, kind: type[BaseModel]) -> dict[str, Any]:
-    names = (name for name in kind.model_fields if name != "window_nll")
+    names = (name for name in kind.model_fields if name not in SERIES)
     return {f"{name}_nats" if name.startswith("kl_") else name: getattr(group, name, None) for name in names}
+
+
+def _task(score: TaskScore | None) -> dict[str, Any]:
+    """`task_acc`, `task_acc_stderr` and so on: shares, as the harness has them."""
+    if score is None:
+        return {}
+    figures = score.metrics | {f"{name}_stderr": error for name, error in score.stderr.items()}
+    told = {name: getattr(score, name) for name in TaskScore.model_fields if name not in (*SERIES, "task")}
+    return {"task": score.task} | {f"task_{name.removeprefix('task_')}": v for name, v in (told | figures).items()}
+
+
+def _noise(row: Row) -> dict[str, float]:
+    """`noise_bfloat16_nll`: nats per token, or a share of the items."""
+    return {
+        f"noise_{change}_{name}".replace(" ", "_"): moved
+        for change, figures in row.noise.items()
+        for name, moved in figures.items()
+    }

@@ -1,120 +1,165 @@
-"""The comparison tables: which rows stand together, and what stands in each column.
+"""A table as numbers: a line for each entry, means over its seeds, intervals, marks, and what is said below.
 
-A table never mixes two models, two protocols or two calibration budgets; rows that use no data stand in every
-table of their model and protocol. A row without numbers keeps its place and says why.
+Which columns a table has is for others to say: `reports.comparisons`, `reports.coverage`.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
 import pandas as pd
 
-DENSE = "dense"
-NOTE = "note"
-NUMBERS = {  # column of the frame -> header
-    "stored_bits_per_weight": "stored bits/weight",
-    "model_bits_per_parameter": "model bits/parameter",
-    "sparsity": "sparsity %",
-    "perplexity": "perplexity",
-    "kl_mean_nats": "KL nats/token",
-    "top1_agreement": "top-1 %",
-    "seconds": "seconds",
-    "peak_memory_gib": "peak GiB",
-}
-LABELS = {"title": "method", "variant": "pattern or bits", "statistics_mode": "statistics", "seed": "seed"}
-PERCENT = ("sparsity", "top1_agreement")
-DECIMALS = {
-    "stored bits/weight": 3,
-    "model bits/parameter": 3,
-    "KL nats/token": 4,
-    "top-1 %": 1,
-    "seconds": 1,
-}
+from reports.compare import Metric
+from reports.entries import Entry
+from reports.marks import Contest, mark_note
+from reports.statistics import interval_over_seeds
+from suite.results import Row
+
+SEEDS = "seeds"
+OVER_SEEDS = "±: half of the 95 % interval of the mean over seeds (Student's t)."
+OVER_ITEMS = "±: standard error over items."
+
+Values = Callable[[Sequence[Row]], list[float]]  # of an entry's rows: one number for each seed that has it
 
 
-def comparisons(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Caption -> table, for each model, protocol and budget, in the order in which they first appear."""
-    return {caption(part): comparison(part) for part in parts(frame)}
+@dataclass(frozen=True)
+class Column:
+    """What stands under one header, and by what its entries can be told apart."""
+
+    header: str
+    values: Values
+    decimals: int = 2
+    varies: bool = False  # with what a seed draws: printed with its interval over seeds
+    errors: Values | None = None  # standard errors over items
+    protocol_id: str | None = None  # of the rows that it is about; None is any
+    metric: Metric | None = None
+    log: bool = False  # the values are logarithms of what is printed
+
+    def rows(self, entry: Entry) -> list[Row]:
+        """The rows of the entry that have numbers for this column."""
+        return [row for row in entry.ok if self.protocol_id in (None, row.protocol_id)]
+
+    def number(self, entry: Entry) -> float:
+        """The mean over the entry's seeds, of logarithms their exp; NaN when no seed has it."""
+        values = self.values(self.rows(entry))
+        mean = fmean(values) if values else math.nan
+        return math.exp(mean) if self.log else mean
+
+    def half_width(self, entry: Entry, over_seeds: bool) -> float:
+        """What stands after ±: the interval over seeds, or else the standard error over items."""
+        rows = self.rows(entry)
+        if over_seeds:
+            half = interval_over_seeds(self.values(rows)) if self.varies else math.nan
+            return half * self.number(entry) if self.log else half
+        return next(iter(self.errors(rows)), math.nan) if self.errors else math.nan
+
+    def contest(self, lines: Sequence[Entry]) -> Contest | None:
+        """The entries with numbers, if they can be told apart by them; the dense model takes no part."""
+        sides = {line: self.rows(entry) for line, entry in enumerate(lines) if not entry.dense}
+        return Contest(self.metric, {line: rows for line, rows in sides.items() if rows}) if self.metric else None
 
 
-def parts(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """The frame cut into what may share a table."""
-    pieces = []
-    for _, group in frame.groupby(["model", "model_fingerprint", "protocol_id"], sort=False):
-        budgets = group["calibration"].dropna().unique()
-        free = group["calibration"].isna()
-        pieces += [group[free | (group["calibration"] == budget)] for budget in budgets] or [group]
-    return pieces
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table before any ink. All frames have a line for each entry; a missing number is NaN."""
+
+    caption: str
+    entries: tuple[Entry, ...]
+    labels: pd.DataFrame  # text
+    numbers: pd.DataFrame
+    half_widths: pd.DataFrame  # columns as in `numbers`: what stands after ±
+    best: pd.DataFrame  # columns as in `numbers`: True where the entry is marked
+    decimals: dict[str, int]  # by header
+    notes: tuple[str, ...]  # below the table
+    mark_note: str  # what a mark means; empty where nothing is marked
+
+    @property
+    def headers(self) -> list[str]:
+        """Of the columns of numbers, left to right."""
+        return list(self.decimals)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Labels and numbers side by side."""
+        return pd.concat([self.labels, self.numbers], axis=1)
+
+    @property
+    def reasons(self) -> list[str]:
+        """For each entry why it has no numbers at all; empty when it has."""
+        return ["" if entry.ok else "; ".join(entry.troubles) for entry in self.entries]
+
+    @property
+    def model_notes(self) -> list[str]:
+        """What a reader must know of the model."""
+        return list(dict.fromkeys(note for entry in self.entries if (note := entry.first.model_note)))
+
+    def below(self, mark: str) -> list[str]:
+        """The notes, the last of them on what `mark` means."""
+        meaning = f"{mark} {self.mark_note}" if self.best.any(axis=None) else self.mark_note
+        return [*self.notes, *([meaning] if meaning else [])]
+
+    def printed(self) -> pd.DataFrame:
+        """The numbers as text, the same in every medium; a missing one is an en dash."""
+        return self._printed(self.numbers, "", "–")
+
+    def printed_half_widths(self) -> pd.DataFrame:
+        """`±1.2`, or nothing."""
+        return self._printed(self.half_widths, "±", "")
+
+    def _printed(self, numbers: pd.DataFrame, sign: str, missing: str) -> pd.DataFrame:
+        def text(value: float, decimals: int) -> str:
+            if math.isnan(value):
+                return missing
+            return sign + (f"{value:.2e}" if abs(value) >= 1e6 else f"{value:,.{decimals}f}")
+
+        return pd.DataFrame(
+            {
+                header: [text(value, places) for value in numbers[header]]
+                for header, places in self.decimals.items()
+            },
+            dtype=object,
+        )
 
 
-def comparison(frame: pd.DataFrame) -> pd.DataFrame:
-    """The paper's table: labels, numbers and a note where there are none; dense first, then the rows' order.
-
-    Raises ValueError if the rows mix models, protocols or calibration budgets.
-    """
-    for column in ("model_fingerprint", "protocol_id", "calibration"):
-        if frame[column].nunique() > 1:
-            found = ", ".join(map(repr, frame[column].dropna().unique()))
-            raise ValueError(f"one table holds one {column}, got {found}; use comparisons() to cut the rows")
-    ordered = frame.sort_values("method", key=lambda names: names != DENSE, kind="stable").reset_index(drop=True)
-    labels = {key: header for key, header in LABELS.items() if key != "seed" or frame["seed"].nunique() > 1}
-    table = ordered[list(labels)].rename(columns=labels)
-    failed = ordered["status"] != "ok"
-    for key, header in _numbers(ordered).items():
-        values = pd.to_numeric(ordered[key]).mask(failed)
-        table[header] = 100 * values if key in PERCENT else values
-    table[NOTE] = (ordered["status"] + ": " + ordered["reason"].fillna("no reason given")).where(failed, "")
-    return table
-
-
-def caption(frame: pd.DataFrame) -> str:
-    """Model, protocol, budget, machine and date of the rows of one table."""
-    budget = ", ".join(frame["calibration"].dropna().unique()) or "none"
-    machines = "; ".join(frame["machine"].dropna().unique()) or "not recorded"
-    first = frame.iloc[0]
-    return (
-        f"{first['model']} ({first['model_fingerprint'][:8]}). "
-        f"Evaluation: {first['protocol']} ({first['protocol_id'][:8]}). Calibration: {budget}. "
-        f"Machine: {machines}. {frame['created'].max()[:10]}."
+def tabulate(caption: str, lines: Sequence[Entry], columns: Sequence[Column]) -> Table:
+    """The table of these entries, in this order: labels, numbers, intervals, marks and notes."""
+    over_seeds = any(entry.seeds() > 1 for entry in lines)
+    if over_seeds:
+        columns = [Column(SEEDS, lambda rows: [len({row.seed for row in rows})], decimals=0), *columns]
+    contests = {column.header: contest for column in columns if (contest := column.contest(lines))}
+    best = {column.header: _best(contests.get(column.header), len(lines)) for column in columns}
+    half_widths = pd.DataFrame(
+        {column.header: [column.half_width(entry, over_seeds) for entry in lines] for column in columns}
+    )
+    partial = [f"{entry.label}: {trouble}" for entry in lines if entry.ok for trouble in entry.troubles]
+    plus_minus = OVER_SEEDS if over_seeds else OVER_ITEMS
+    return Table(
+        caption=caption,
+        entries=tuple(lines),
+        labels=_labels(lines),
+        numbers=pd.DataFrame({column.header: [column.number(entry) for entry in lines] for column in columns}),
+        half_widths=half_widths,
+        best=pd.DataFrame(best),
+        decimals={column.header: column.decimals for column in columns},
+        notes=(*partial, *([plus_minus] if half_widths.notna().any(axis=None) else [])),
+        mark_note=mark_note(list(contests.values())),
     )
 
 
-def formatted(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text, the same in every medium; a missing number is an en dash."""
-    text = table.copy().astype(object)
-    for header in number_headers(table):
-        text[header] = [_text(value, DECIMALS.get(header, 2)) for value in table[header]]
-    return text.astype(str)
+def _best(contest: Contest | None, lines: int) -> list[bool]:
+    marked = contest.best if contest else set()
+    return [line in marked for line in range(lines)]
 
 
-def label_headers(table: pd.DataFrame) -> list[str]:
-    """Headers of the columns that say what a row is, left to right."""
-    return [header for header in table.columns if header in LABELS.values()]
-
-
-def number_headers(table: pd.DataFrame) -> list[str]:
-    """Headers of the measured columns, left to right."""
-    return [header for header in table.columns if header not in (*LABELS.values(), NOTE)]
-
-
-def pareto_front(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that no other row beats in both stored bits and KL, cheapest first."""
-    rows = frame.dropna(subset=["stored_bits_per_weight", "kl_mean_nats"])
-    rows = rows.sort_values(["stored_bits_per_weight", "kl_mean_nats"])
-    best_so_far = rows["kl_mean_nats"].cummin().shift(fill_value=float("inf"))
-    return rows[rows["kl_mean_nats"] < best_so_far]
-
-
-def _numbers(frame: pd.DataFrame) -> dict[str, str]:
-    """Columns to show: perplexity names its text; memory is the accelerator's wherever there is one."""
-    source = frame["protocol"].iloc[0].partition(",")[0]
-    numbers = NUMBERS | {"perplexity": f"perplexity {source}"}
-    if frame["peak_device_memory_gib"].notna().any():
-        del numbers["peak_memory_gib"]
-        numbers["peak_device_memory_gib"] = "peak device GiB"
-    return numbers
-
-
-def _text(value: float, decimals: int) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"{value:.2e}" if abs(value) >= 1e6 else f"{value:,.{decimals}f}"
+def _labels(lines: Sequence[Entry]) -> pd.DataFrame:
+    """What tells an entry from the others; the budget only where there are several."""
+    first = [entry.first for entry in lines]
+    labels = {
+        "method": [row.title for row in first],
+        "pattern or bits": [row.variant for row in first],
+        "statistics": [row.statistics_mode for row in first],
+    }
+    if len({row.calibration for row in first if row.calibration}) > 1:
+        labels["calibration"] = [row.calibration or "none" for row in first]
+    return pd.DataFrame(labels, dtype=object)

@@ -1,69 +1,115 @@
 """Tables as plain text: for a terminal, and as Markdown."""
 
 import io
+import re
+from collections.abc import Sequence
 
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.measure import Measurement
+from rich.table import Table as Grid
 from rich.text import Text
 
-from reports.tables import NOTE, formatted, label_headers, number_headers
+from reports.tables import Table
 
 HYPHENATED = {"parameter": "param-\neter", "perplexity": "perp-\nlexity", "sparsity": "spar-\nsity"}
+BREAKS = re.compile(r"(?<=[-/_])(?=[A-Za-z])|(?=[\[@])")  # `bits/` `weight`, `raw/1` `@2048`, `arc_` `easy`
 UNBOUNDED = 10_000
+MARK = "*"
 
 
-def render_text(table: pd.DataFrame, width: int | None = None) -> str:
-    """The table for a terminal of `width` columns, None for this one's; why a row has no numbers is below it.
+def render_text(table: Table, width: int | None = None) -> str:
+    """The table for a terminal of `width` columns, None for this one's; what is to be said of it is below.
 
-    Numbers are never cut or wrapped: where they leave little room, the labels share one column.
+    Numbers are never cut or wrapped. Where they leave little room the labels share one column and what follows ±
+    stands below its number; where that is still too wide, the columns are shown in several blocks.
     """
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    grid = _grid(table, narrow=False)
-    if console.measure(grid, options=console.options.update(max_width=UNBOUNDED)).maximum > console.width:
-        grid = _grid(table, narrow=True)
-    with console.capture() as capture:
-        console.print(grid)
-        for line in notes(table):
-            console.print(Text(f"\n{line}"))
-    return "\n".join(line.rstrip() for line in capture.get().strip("\n").split("\n")) + "\n"
+    wide = _grid(table, table.headers, narrow=False)
+    fits = _width(console, wide).maximum <= console.width
+    grids = [wide] if fits else _blocks(console, table, table.headers)
+    blocks: list[Grid | Text] = [*grids, *map(Text, _below(table, MARK))]
+    return "\n\n".join(_drawn(console, block) for block in blocks) + "\n"
 
 
-def render_markdown(table: pd.DataFrame) -> str:
-    """The table in GitHub's Markdown, notes below it."""
-    text, numbers = formatted(table).drop(columns=NOTE), number_headers(table)
-    rule = ["---:" if header in numbers else "---" for header in text.columns]
+def render_markdown(table: Table) -> str:
+    """The table in GitHub's Markdown, marked numbers in bold; what is to be said of it is below."""
+    numbers, half_widths = table.printed(), table.printed_half_widths()
+    for header in numbers:
+        bold = numbers[header].where(~table.best[header], "**" + numbers[header] + "**")
+        numbers[header] = (bold + " " + half_widths[header]).str.rstrip()
+    text = table.labels.join(numbers)
+    rule = ["---"] * len(table.labels.columns) + ["---:"] * len(numbers.columns)
     lines = [list(text.columns), rule, *text.to_numpy().tolist()]
     body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    below = "".join(f"\n- {line}" for line in notes(table))
+    below = "".join(f"\n- {line}" for line in _below(table, "Bold:"))
     return body + "\n" + (below + "\n" if below else "")
 
 
-def notes(table: pd.DataFrame) -> list[str]:
-    """Why a row has no numbers, one line each."""
-    shown = table[table[NOTE] != ""]
-    return [f"{row['method']} {row['pattern or bits']}: {row[NOTE]}" for _, row in shown.iterrows()]
+def _below(table: Table, mark: str) -> list[str]:
+    """Why an entry has no numbers, and the table's notes."""
+    missing = [f"{entry.label}: {why}" for entry, why in zip(table.entries, table.reasons, strict=True) if why]
+    return missing + table.below(mark)
 
 
-def _grid(table: pd.DataFrame, narrow: bool) -> Table:
-    text, numbers, labels = formatted(table), number_headers(table), label_headers(table)
+def _drawn(console: Console, block: Grid | Text) -> str:
+    with console.capture() as capture:
+        console.print(block)
+    return "\n".join(line.rstrip() for line in capture.get().strip("\n").split("\n"))
+
+
+def _blocks(console: Console, table: Table, headers: list[str]) -> list[Grid]:
+    """Narrow grids of as many columns as there is room for, labels wrapped where need be."""
+    grid = _grid(table, headers, narrow=True)
+    if _width(console, grid).minimum <= console.width or len(headers) == 1:
+        return [grid]
+    half = (len(headers) + 1) // 2
+    return _blocks(console, table, headers[:half]) + _blocks(console, table, headers[half:])
+
+
+def _width(console: Console, grid: Grid) -> Measurement:
+    return console.measure(grid, options=console.options.update(max_width=UNBOUNDED))
+
+
+def _grid(table: Table, headers: Sequence[str], narrow: bool) -> Grid:
+    labels = table.labels
     if narrow:
-        names = [[cell for cell in cells if cell not in ("", "none")] for cells in text[labels].to_numpy()]
-        text["method"] = [", ".join(name) for name in names]
-        labels = ["method"]
-    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if narrow else 1, 0, 0))
-    for header in labels:
-        grid.add_column(Text(header), min_width=min(12, text[header].str.len().max()))
-    for header in numbers:
-        grid.add_column(Text(_stacked(header)), justify="right", no_wrap=True)
-    for cells in text[labels + numbers].to_numpy().tolist():
-        grid.add_row(*map(Text, cells))
+        names = [[cell for cell in cells if cell not in ("", "none")] for cells in labels.to_numpy()]
+        labels = labels[["method"]].assign(method=[", ".join(name) for name in names])
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if narrow else 1, 0, 0))
+    for header in labels.columns.astype(str):
+        grid.add_column(Text(header), min_width=min(12, labels[header].str.len().max()))
+    columns = [list(labels[header]) for header in labels]
+    for header in headers:
+        head, *cells = _flush_right([_stacked(header), *_cells(table, header, narrow)])
+        grid.add_column(Text(head), no_wrap=True)
+        columns.append(cells)
+    for line in zip(*columns, strict=True):
+        grid.add_row(*map(Text, line))
     return grid
 
 
+def _cells(table: Table, header: str, narrow: bool) -> list[str]:
+    """Numbers with their marks and with what follows ±, so that the digits stand below each other."""
+    best, half_widths = table.best[header], table.printed_half_widths()[header]
+    marks = best.map({True: MARK, False: " "}) if best.any() else pd.Series("", index=best.index)
+    if narrow:
+        below = ("\n" + half_widths + (" " if best.any() else "")).where(half_widths != "", "")
+        return list(table.printed()[header] + marks + below)
+    widest = half_widths.str.len().max()
+    beside = (" " + half_widths).str.ljust(widest + 1) if widest else half_widths
+    return list(table.printed()[header] + marks + beside)
+
+
+def _flush_right(cells: Sequence[str]) -> list[str]:
+    """Every line of every cell padded to one width; rich would drop the blanks that stand for a mark."""
+    width = max(len(line) for cell in cells for line in cell.split("\n"))
+    return ["\n".join(line.rjust(width) for line in cell.split("\n")) for cell in cells]
+
+
 def _stacked(header: str) -> str:
-    """A header as narrow as its numbers: a line for each word."""
+    """A header as narrow as its numbers: a line for each word, and for each part of a long one."""
     for word, parts in HYPHENATED.items():
         header = header.replace(word, parts)
-    return header.replace(" ", "\n").replace("/", "/\n").replace("[", "\n[")
+    return BREAKS.sub("\n", header).replace(" ", "\n")

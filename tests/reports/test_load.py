@@ -43,5 +43,18 @@ def test_a_row_without_numbers_is_a_line_of_nans(study: list[Row]) -> None:
     assert all(math.isnan(last[name]) for name in ("perplexity", "stored_bits_per_weight", "seconds"))
 
 
-def test_per_window_numbers_stay_in_the_rows(study: list[Row]) -> None:
-    assert "window_nll" not in frame(study).columns
+def test_numbers_of_single_windows_and_items_stay_in_the_rows(study: list[Row], make_task: MakeRow) -> None:
+    columns = set(frame([*study, make_task("t", acc="0110")]).columns)
+    assert not columns & {"window_nll", "window_kl", "items", "task_items", "task_metrics"}
+
+
+def test_a_task_has_columns_for_its_metrics_and_their_errors(make_task: MakeRow) -> None:
+    line = frame([make_task("t", acc="0111", metrics={"perplexity": 9.5}, limit=4)]).iloc[0]
+    assert (line["task"], line["task_acc"], line["task_perplexity"]) == ("arc_easy", 0.75, 9.5)
+    assert line["task_acc_stderr"] == pytest.approx(0.25)  # sqrt(0.75 * 0.25 / 3)
+    assert (line["task_scored_items"], line["task_limit"], line["task_version"]) == (4, 4, "1.0")
+
+
+def test_noise_has_a_column_for_each_change_and_figure(make_row: MakeRow) -> None:
+    line = frame([make_row(noise={"batch of 8": {"acc": 0.5}, "bfloat16": {"nll": 0.001}})]).iloc[0]
+    assert (line["noise_batch_of_8_acc"], line["noise_bfloat16_nll"]) == (0.5, 0.001)

@@ -1,83 +1,138 @@
-"""Which rows stand together, in what order, and what a table says where there is no number."""
+"""Seeds as one line, marks for what is best of its size, and numbers as text."""
 
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from reports.load import frame
-from reports.tables import comparison, comparisons, formatted, pareto_front
+from reports.comparisons import comparisons
+from reports.tables import Table
 from suite.results import Row
 
 MakeRow = Callable[..., Row]
+PERPLEXITY, KL = "perplexity wiki[validation]", "KL nats/token"
 
 
-def test_the_dense_model_comes_first_and_the_rest_in_the_rows_order(study: list[Row]) -> None:
-    assert list(comparison(frame(study))["method"]) == ["Dense", "Wanda", "NoWag-VQ", "RTN", "QuIP#"]
+def only(rows: list[Row]) -> Table:
+    (table,) = comparisons(rows)
+    return table
 
 
-def test_shares_are_printed_in_percent(make_row: MakeRow) -> None:
-    table = comparison(frame([make_row(sparsity=0.5, top1_agreement=0.75)]))
-    assert (table["sparsity %"][0], table["top-1 %"][0]) == (50.0, 75.0)
+def marks(table: Table, header: str = PERPLEXITY) -> list[bool]:
+    return list(table.best[header])
 
 
-def test_the_perplexity_column_names_its_text(study: list[Row]) -> None:
-    assert "perplexity wiki[validation]" in comparison(frame(study)).columns
+def test_seeds_are_one_line_of_means_with_students_interval(make_row: MakeRow) -> None:
+    values = [0.2, 0.3, 0.7]
+    table = only([make_row(str(seed), seed=seed, kl_mean=value) for seed, value in enumerate(values)])
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert list(table.numbers["seeds"]) == [3]
+    assert table.numbers[KL][0] == pytest.approx(0.4)
+    assert table.half_widths[KL][0] == pytest.approx((high - low) / 2)
 
 
-@pytest.mark.parametrize("status", ["unsupported", "failed", "void"])
-def test_a_row_that_is_not_ok_keeps_its_place_but_shows_no_number(make_row: MakeRow, status: str) -> None:
-    table = comparison(frame([make_row("a"), make_row("b", status=status, reason="too narrow")]))
-    assert table["note"][1] == f"{status}: too narrow"
-    assert math.isnan(table["stored bits/weight"][1])
-    assert math.isnan(table["perplexity wiki[validation]"][1])
+def test_perplexity_over_seeds_is_exp_of_the_mean_log_likelihood(make_row: MakeRow) -> None:
+    table = only([make_row(str(seed), seed=seed, perplexity=value) for seed, value in enumerate((10.0, 40.0))])
+    assert table.numbers[PERPLEXITY][0] == pytest.approx(20.0)
+    spread = stats.t.ppf(0.975, 1) * stats.sem(np.log([10, 40]))
+    assert table.half_widths[PERPLEXITY][0] == pytest.approx(20.0 * spread)
 
 
-@pytest.mark.parametrize(
-    "other", [{"protocol_id": "p2"}, {"model_fingerprint": "f2"}, {"calibration": "pile, 1 x 2 tokens"}]
-)
-def test_unlike_rows_never_share_a_table(make_row: MakeRow, other: dict[str, str]) -> None:
-    flat = frame([make_row("a"), make_row("b", **other)])
-    assert [len(table) for table in comparisons(flat).values()] == [1, 1]
-    with pytest.raises(ValueError, match="one table holds one"):
-        comparison(flat)
+def test_without_several_seeds_there_is_no_column_for_them_and_nothing_after_a_perplexity(
+    make_row: MakeRow,
+) -> None:
+    table = only([make_row("a"), make_row("b", settings={})])
+    assert "seeds" not in table.headers
+    assert table.half_widths.isna().all(axis=None)
 
 
-def test_rows_without_data_stand_in_the_table_of_every_budget(make_row: MakeRow) -> None:
-    free = make_row("free", title="RTN", calibration=None)
-    flat = frame([free, make_row("a", calibration="small"), make_row("b", calibration="large")])
-    assert [list(table["method"]) for table in comparisons(flat).values()] == [["RTN", "Wanda"]] * 2
+def test_an_entry_of_one_seed_among_several_has_no_interval(make_task: MakeRow) -> None:
+    rows = [
+        make_task("a", acc="0001"),
+        make_task("b", acc="0011", seed=1),
+        make_task("c", acc="0111", settings={}),
+    ]
+    table = only(rows)
+    assert list(table.numbers["seeds"]) == [2, 1]
+    assert math.isnan(table.half_widths["arc_easy acc %"][1])
 
 
-def test_rows_without_data_alone_make_one_table(make_row: MakeRow) -> None:
-    (table,) = comparisons(frame([make_row("a", calibration=None)])).values()
-    assert len(table) == 1
+def test_a_void_seed_is_noted_and_the_numbers_are_over_the_rest(make_row: MakeRow) -> None:
+    rows = [make_row(str(seed), seed=seed, kl_mean=0.1 * seed) for seed in (1, 3)]
+    table = only([*rows, make_row("2", seed=2, status="void", reason="not finite")])
+    assert (table.numbers["seeds"][0], table.numbers[KL][0]) == (2, pytest.approx(0.2))
+    assert table.notes[0] == "Wanda 2:4 (dense): 1 of 3 seeds: void: not finite"
 
 
-def test_the_caption_says_model_protocol_budget_machine_and_date(study: list[Row]) -> None:
-    (caption,) = comparisons(frame(study))
-    for part in ("smollm2-135m (f1)", "8 windows of 512", "c4, 8 x 512", "Test CPU, 2 cores", "2030-01-02"):
-        assert part in caption
+def test_a_task_that_is_void_is_named(make_task: MakeRow) -> None:
+    void = make_task("b", "piqa", acc="0011", status="void", reason="not finite")
+    table = only([make_task("a", acc="0001"), void, make_task("c", "piqa", acc="0011", settings={})])
+    assert table.notes[0] == "Wanda 2:4 (dense): piqa: void: not finite"
 
 
-def test_seeds_have_a_column_only_when_there_are_several(make_row: MakeRow) -> None:
-    assert "seed" not in comparison(frame([make_row("a")])).columns
-    assert list(comparison(frame([make_row("a"), make_row("b", seed=1)]))["seed"]) == [0, 1]
+def test_a_seed_that_comes_twice_is_never_averaged(make_row: MakeRow) -> None:
+    table = only([make_row("a", kl_mean=0.2), make_row("b", kl_mean=0.4)])
+    assert list(table.numbers[KL]) == [0.2, 0.4]
 
 
-def test_memory_is_the_accelerators_where_there_is_one(make_row: MakeRow) -> None:
-    table = comparison(frame([make_row(peak_device_memory_gib=7.0)]))
-    assert table["peak device GiB"][0] == 7.0
-    assert "peak GiB" not in table.columns
+def test_the_best_and_what_cannot_be_told_apart_from_it_are_marked(make_windows: MakeRow) -> None:
+    table = only([make_windows("a"), make_windows("b", worse=0.1), make_windows("c", worse=1e-5)])
+    assert marks(table) == marks(table, KL) == [True, False, True]
+    assert not table.best.drop(columns=[PERPLEXITY, KL]).any(axis=None)
+
+
+def test_sizes_more_than_5_percent_apart_do_not_compete(make_windows: MakeRow) -> None:
+    sizes = {"a": (2.0, 0.3), "b": (2.09, 0.2), "c": (3.0, 0.1), "d": (3.14, 0.0), "alone": (9.0, 0.0)}
+    rows = [make_windows(name, worse, stored_bits_per_weight=bits) for name, (bits, worse) in sizes.items()]
+    assert marks(only(rows)) == [False, True, False, True, False]
+
+
+def test_the_dense_model_is_never_marked_and_beats_nobody(make_windows: MakeRow) -> None:
+    dense = make_windows("d", worse=-1, method="dense", title="Dense")
+    assert marks(only([dense, make_windows("a"), make_windows("b", worse=0.1)])) == [False, True, False]
+
+
+def test_a_difference_within_the_noise_floor_marks_both(make_windows: MakeRow) -> None:
+    noise = {"bfloat16": {"nll": 0.2, "kl": 0.0}}
+    table = only([make_windows("a", noise=noise), make_windows("b", worse=0.1, noise=noise)])
+    assert (marks(table), marks(table, KL)) == ([True, True], [True, False])
+    assert "noise floor: perplexity 0.2 nats (bfloat16)" in table.mark_note
+
+
+def test_too_few_windows_mark_nothing_and_say_so(make_row: MakeRow) -> None:
+    table = only([make_row("a"), make_row("b", settings={}, window_nll=(1.0, 2.0))])
+    assert not table.best.any(axis=None)
+    assert table.below("*") == ["2 windows are too few to tell entries apart (at least 6)."]
+
+
+def test_one_entry_has_nobody_to_be_told_apart_from(make_row: MakeRow) -> None:
+    dense = make_row("d", method="dense", title="Dense")
+    assert only([dense, make_row("a")]).below("*") == []
+
+
+def test_accuracies_are_marked_task_by_task(make_task: MakeRow) -> None:
+    good, bad = "1" * 30, "1" * 5 + "0" * 25
+    rows = [make_task("a", acc=good, acc_norm=bad), make_task("b", "piqa", acc=bad)]
+    rows += [make_task("c", acc=bad, acc_norm=bad, settings={}), make_task("d", "piqa", acc=good, settings={})]
+    best = only(rows).best
+    assert list(best["arc_easy acc %"]) == [True, False]
+    assert list(best["arc_easy acc_norm %"]) == [True, True]
+    assert list(best["piqa acc %"]) == [False, True]
+
+
+def test_the_note_says_what_a_mark_means(make_windows: MakeRow) -> None:
+    note = only([make_windows("a"), make_windows("b", worse=0.1)]).below("*")[-1]
+    assert note.startswith("* best of its size (stored bits within 5 %) and all that cannot be told apart from it")
+    assert note.endswith("paired bootstrap over 8 windows, 10,000 resamples, Holm, 5 %.")
+
+
+def test_what_follows_plus_minus_is_explained(make_row: MakeRow, make_task: MakeRow) -> None:
+    assert only([make_task("a", acc="0001")]).below("*")[0] == "±: standard error over items."
+    assert "over seeds" in only([make_row("a", kl_mean=1.0), make_row("b", seed=1)]).below("*")[0]
 
 
 def test_a_missing_number_is_a_dash_and_a_huge_one_keeps_its_size(make_row: MakeRow) -> None:
-    text = formatted(comparison(frame([make_row(kl_mean=None, perplexity=31_234_567.0)])))
-    assert text["KL nats/token"][0] == "–"
-    assert text["perplexity wiki[validation]"][0] == "3.12e+07"
-
-
-def test_the_front_is_what_no_row_beats_in_bits_and_kl(make_row: MakeRow) -> None:
-    points = {"a": (2, 0.9), "beaten": (3, 0.95), "b": (3, 0.3), "tie": (4, 0.3), "c": (8, 0.1)}
-    rows = [make_row(name, stored_bits_per_weight=b, kl_mean=kl) for name, (b, kl) in points.items()]
-    assert list(pareto_front(frame(rows))["row_id"]) == ["a", "b", "c"]
+    text = only([make_row(kl_mean=None, perplexity=31_234_567.0)]).printed()
+    assert (text[KL][0], text[PERPLEXITY][0]) == ("–", "3.12e+07")

@@ -1,0 +1,171 @@
+"""The comparison tables: which rows stand together, and which columns they get.
+
+A table never mixes two models, two calibration budgets, or two protocols in one column. Rows that use no data
+stand in every table of their model. Each perplexity protocol has its own tables; zero-shot tasks stand side by
+side where harness, limit and batch size are the same, as papers print them.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+
+from reports.compare import Metric
+from reports.entries import entries, grouped
+from reports.tables import Column, Table, Values, tabulate
+from suite.results import Row, TaskScore
+
+BITS, KL = "stored bits/weight", "KL nats/token"  # the figure's axes, too
+ACCURACIES = ("acc", "acc_norm")
+
+
+def comparisons(rows: Sequence[Row]) -> list[Table]:
+    """Each model's tables by protocol and budget, then those of its tasks, as they first appear."""
+    scores = {row.protocol_id: row.task for row in rows if row.task}  # what is said of a task's failed rows, too
+    tables = []
+    for model in grouped(rows, lambda row: (row.model, row.model_fingerprint)):
+        for part in grouped([row for row in model if row.measures == "perplexity"], _scored):
+            tables += [_perplexity(piece) for piece in _by_budget(part)]
+        items = [row for row in model if row.measures == "task"]
+        for part in _side_by_side([row for row in items if row.protocol_id in scores], scores):
+            tables += [_zero_shot(piece, scores) for piece in _by_budget(part)]
+        for part in grouped([row for row in items if row.protocol_id not in scores], _scored):
+            tables += [_without_numbers(piece) for piece in _by_budget(part)]
+    return tables
+
+
+def _scored(row: Row) -> Hashable:
+    """What was scored: only rows that are equal in it can share a column."""
+    return row.protocol_id, row.evaluated_tokens
+
+
+def _by_budget(rows: list[Row]) -> list[list[Row]]:
+    budgets = dict.fromkeys(row.calibration for row in rows if row.calibration)
+    return [[row for row in rows if row.calibration in (None, budget)] for budget in budgets] or [rows]
+
+
+def _side_by_side(rows: Sequence[Row], scores: Mapping[str, TaskScore]) -> list[list[Row]]:
+    """Rows of tasks that may share a table: one harness, limit and batch size, one protocol of each task."""
+    protocols: defaultdict[Hashable, list[Hashable]] = defaultdict(list)
+
+    def key(row: Row) -> Hashable:
+        score = scores[row.protocol_id]
+        alike = (score.harness, score.limit, score.batch_size)
+        known = protocols[(*alike, score.task)]
+        if _scored(row) not in known:
+            known.append(_scored(row))
+        return *alike, known.index(_scored(row))
+
+    return grouped(rows, key)
+
+
+def _perplexity(rows: Sequence[Row]) -> Table:
+    """The table of one perplexity protocol; memory is the accelerator's wherever there is one."""
+    on_device = any(row.cost and row.cost.peak_device_memory_gib is not None for row in rows)
+    memory = ("peak device GiB", "peak_device_memory_gib") if on_device else ("peak GiB", "peak_memory_gib")
+    name = f"perplexity {rows[0].protocol_name}"
+    columns = [
+        Column(BITS, _of("size", "stored_bits_per_weight"), 3),
+        Column("model bits/parameter", _of("size", "model_bits_per_parameter"), 3),
+        Column("sparsity %", _of("size", "sparsity", 100)),
+        Column(name, _log_perplexity, log=True, varies=True, metric=Metric("perplexity")),
+        Column(KL, _of("quality", "kl_mean"), 4, varies=True, metric=Metric("kl")),
+        Column("top-1 %", _of("quality", "top1_agreement", 100), 1),
+        Column("seconds", _of("cost", "seconds"), 1),
+        Column(memory[0], _of("cost", memory[1])),
+    ]
+    evaluation = f"Evaluation: {rows[0].protocol} ({rows[0].protocol_id[:8]})."
+    return tabulate(_caption(rows, evaluation), entries(rows), columns)
+
+
+def _zero_shot(rows: Sequence[Row], scores: Mapping[str, TaskScore]) -> Table:
+    """The table of tasks: accuracies in percent, and their mean where every task has one."""
+    tasks = {protocol: scores[protocol] for protocol in dict.fromkeys(row.protocol_id for row in rows)}
+    columns = [Column(BITS, _of("size", "stored_bits_per_weight"), 3)]
+    for protocol, score in tasks.items():
+        accuracies = [metric for metric in ACCURACIES if metric in score.metrics]
+        columns += [_task_column(protocol, score, metric) for metric in accuracies or score.metrics]
+    if len(tasks) > 1 and all("acc" in score.metrics for score in tasks.values()):
+        columns.append(_mean_accuracy(len(tasks)))
+    return tabulate(_caption(rows, _tasks_in_words(tasks)), entries(rows), columns)
+
+
+def _without_numbers(rows: Sequence[Row]) -> Table:
+    """The table of a task that no entry has a score on: it says why."""
+    return tabulate(_caption(rows, f"Zero-shot: {rows[0].protocol}."), entries(rows), [])
+
+
+def _task_column(protocol_id: str, score: TaskScore, metric: str) -> Column:
+    """One metric of one task; in percent where an item is right or wrong."""
+    share = metric in score.items
+    scale = 100.0 if share else 1.0
+
+    def values(rows: Sequence[Row]) -> list[float]:
+        return [scale * row.task.metrics[metric] for row in rows if row.task and metric in row.task.metrics]
+
+    def errors(rows: Sequence[Row]) -> list[float]:
+        return [scale * row.task.stderr[metric] for row in rows if row.task and metric in row.task.stderr]
+
+    return Column(
+        f"{score.task} {metric}{' %' if share else ''}",
+        values,
+        decimals=1 if share else 2,
+        varies=True,
+        errors=errors,
+        protocol_id=protocol_id,
+        metric=Metric(metric) if share else None,
+    )
+
+
+def _mean_accuracy(tasks: int) -> Column:
+    """The mean of acc over the tasks, for each seed that has them all."""
+
+    def complete(rows: Sequence[Row]) -> list[list[TaskScore]]:
+        seeds = grouped([row for row in rows if row.task], lambda row: row.seed)
+        return [[row.task for row in seed if row.task] for seed in seeds if len(seed) == tasks]
+
+    def values(rows: Sequence[Row]) -> list[float]:
+        return [100 * sum(score.metrics["acc"] for score in scores) / tasks for scores in complete(rows)]
+
+    def errors(rows: Sequence[Row]) -> list[float]:
+        """The tasks' items are drawn apart, so that variances add up."""
+        return [
+            100 * math.hypot(*(score.stderr.get("acc", math.nan) for score in scores)) / tasks
+            for scores in complete(rows)
+        ]
+
+    return Column("mean acc %", values, decimals=1, varies=True, errors=errors)
+
+
+def _of(group: str, name: str, scale: float = 1.0) -> Values:
+    """A number of a row's group, such as its size, from every row that has it."""
+
+    def values(rows: Sequence[Row]) -> list[float]:
+        found = (getattr(getattr(row, group), name, None) for row in rows)
+        return [scale * value for value in found if value is not None]
+
+    return values
+
+
+def _log_perplexity(rows: Sequence[Row]) -> list[float]:
+    return [math.log(row.quality.perplexity) for row in rows if row.quality]
+
+
+def _tasks_in_words(tasks: Mapping[str, TaskScore]) -> str:
+    """Harness, batch, limit, and of each task its version, how many of its items, and the protocol's id."""
+    first = next(iter(tasks.values()))
+    limit = f"first {first.limit:,} items of each task" if first.limit else "all items"
+    each = [
+        f"{score.task} {score.task_version} ({score.scored_items:,} of {score.items_in_task:,}, {protocol_id[:8]})"
+        for protocol_id, score in tasks.items()
+    ]
+    return f"Zero-shot: {first.harness}, batch of {first.batch_size}, {limit}: {', '.join(each)}."
+
+
+def _caption(rows: Sequence[Row], evaluation: str) -> str:
+    """Model, evaluation, budget, machine and date of the rows of one table."""
+    budget = ", ".join(dict.fromkeys(row.calibration for row in rows if row.calibration)) or "none"
+    machines = "; ".join(dict.fromkeys(name for row in rows if (name := row.environment.get("machine"))))
+    return (
+        f"{rows[0].model} ({rows[0].model_fingerprint[:8]}). {evaluation} Calibration: {budget}. "
+        f"Machine: {machines or 'not recorded'}. {max(row.created for row in rows)[:10]}."
+    )

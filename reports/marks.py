@@ -1,0 +1,63 @@
+"""Which numbers of a column are marked: the best of a size, and all that cannot be told apart from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from reports.compare import ONE_SIZE, WINDOWS, Metric, best_set, metrics_of
+from reports.statistics import FEWEST_UNITS, LEVEL, RESAMPLES
+from suite.results import Row
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The entries of one column by their lines, each with its rows over seeds. The dense model takes no part."""
+
+    metric: Metric
+    sides: Mapping[int, Sequence[Row]]
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows of all entries."""
+        return [row for rows in self.sides.values() for row in rows]
+
+    @cached_property
+    def units(self) -> int:
+        """How many windows or items the entries are compared on: 0 unless every row has kept them."""
+        kept = bool(self.rows) and all(self.metric.name in metrics_of(row) for row in self.rows)
+        return len(self.metric.units(self.rows[0])) if kept else 0
+
+    @cached_property
+    def best(self) -> set[int]:
+        """The lines to be marked: none where there are too few units to tell anything."""
+        return best_set(self.sides, self.metric.name) if self.units >= FEWEST_UNITS else set()
+
+
+def mark_note(contests: Sequence[Contest]) -> str:
+    """What the marks in these columns mean, or why there are none; empty where there is nothing to say."""
+    marked = [contest for contest in contests if contest.best]
+    if not marked:
+        small = [contest for contest in contests if len(contest.sides) > 1 and 0 < contest.units < FEWEST_UNITS]
+        few = dict.fromkeys(f"{contest.units} {contest.metric.unit}" for contest in small)
+        return f"{', '.join(few)} are too few to tell entries apart (at least {FEWEST_UNITS})." if few else ""
+    counts = sorted({contest.units for contest in marked})
+    over = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+    noise = _noise_floors(marked)
+    return (
+        f"best of its size (stored bits within {100 * ONE_SIZE:.0f} %) and all that cannot be told apart from it: "
+        f"paired bootstrap over {over} {marked[0].metric.unit}, {RESAMPLES:,} resamples, Holm, {100 * LEVEL:.0f} %"
+        f"{f'; noise floor: {noise}' if noise else ''}."
+    )
+
+
+def _noise_floors(contests: Sequence[Contest]) -> str:
+    """`perplexity 0.0004 nats (bfloat16)` for each metric, the columns' largest; nothing if none was measured."""
+    rows: dict[Metric, list[Row]] = {}
+    for contest in contests:
+        rows.setdefault(contest.metric, []).extend(contest.rows)
+    found = [(metric, *metric.floor(each)) for metric, each in rows.items()]
+    return ", ".join(f"{metric.name} {_moved(metric, by)} ({change})" for metric, by, change in found if change)
+
+
+def _moved(metric: Metric, by: float) -> str:
+    return f"{by:.2g} nats" if metric.name in WINDOWS else f"{100 * by:.2g} points"
