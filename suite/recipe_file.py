@@ -1,15 +1,17 @@
-"""Recipe files: YAML read as people mean it, overrides put in, every fault one line with path and key."""
+"""Recipes and their parts as people write them: YAML, overrides put in, every fault one line with path and key."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from suite.config import Recipe, first_error
+from suite.config import Recipe
 from suite.errors import ConfigError
+from suite.protocols import Protocol, Tasks
+from suite.schema import first_error
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -41,16 +43,37 @@ def build_recipe(values: dict[str, Any], overrides: Sequence[str], origin: str) 
     return recipe
 
 
+def build_protocol(text: str, changes: Mapping[str, Any]) -> Protocol:
+    """`--protocol` of the command line: a name with its length, or a mapping; `changes` go over its keys."""
+    given = _value(text, "--protocol")
+    values = given if isinstance(given, dict) else {"protocol": given}
+    try:
+        return Protocol.model_validate({**values, **changes})
+    except ValidationError as error:
+        raise ConfigError(first_error(error, "--protocol")) from None
+
+
+def build_tasks(values: Mapping[str, Any]) -> Tasks:
+    """`--tasks` of the command line and the options beside it."""
+    try:
+        return Tasks.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(first_error(error, "--tasks")) from None
+
+
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Put `methods.rtn.bits=3` into the tree, in place. Under a list of mappings it applies to each of them."""
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {override!r}: write it as path.to.key=value")
+    _put(values, path.split("."), _value(text, f"--set {override!r}"), override)
+
+
+def _value(text: str, origin: str) -> Any:
     try:
-        value = yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError:
-        raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value") from None
-    _put(values, path.split("."), value, override)
+        raise ConfigError(f"{origin}: {text!r} is not a YAML value") from None
 
 
 def _put(tree: Any, keys: list[str], value: Any, override: str) -> None:

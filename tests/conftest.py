@@ -12,7 +12,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read where Triton is imported, as `suite` makes others do
 
-from suite import runner  # noqa: E402
+from suite import reevaluate, runner  # noqa: E402
 from suite.results import Cost, Quality, Row, Size  # noqa: E402
 
 SIZE = Size(
@@ -100,5 +100,6 @@ class Recorder:
 def no_tracking() -> Iterator[None]:
     """MLflow has its own tests; elsewhere a run need not lay out a database."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "Tracker", Recorder)
+        for module in (runner, reevaluate):
+            patch.setattr(module, "Tracker", Recorder)
         yield

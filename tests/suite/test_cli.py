@@ -1,5 +1,7 @@
 """The command line as a user meets it: exit status, one line for a mistake, and nothing lost."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from methods.statistics import Statistics
 from studies import STUDIES
 from suite import cli
 from suite.reproduction import Task, save_task
+from suite.results import JOURNAL_NAME, Journal
 
 BIN = Path(sys.executable).with_name("nowag-bench")
 
@@ -128,6 +131,107 @@ def test_generate_refuses_in_one_line(finished, invoke, tmp_path, cell, prompt, 
     assert status == 2 and message in err and err.count("\n") == 1
 
 
+def test_evaluate_prints_the_table_of_another_protocol_and_measures_once(finished, invoke, evaluation_text):
+    folder, _ = finished
+    cells = sorted((folder / "cells").iterdir())
+    arguments = "--protocol", "wikitext2-raw@16", "--source", evaluation_text, "--windows", "5", "--device", "cpu"
+    status, out, _ = invoke("evaluate", *cells, *arguments)
+    assert status == 0 and "5 windows of 16" in out and all(name in out for name in ("Dense", "Wanda", "RTN"))
+    before = (folder / JOURNAL_NAME).read_bytes()
+    assert invoke("evaluate", *cells, *arguments)[:2] == (0, out)
+    assert (folder / JOURNAL_NAME).read_bytes() == before and invoke("sync", folder)[0] == 0
+
+
+def test_evaluate_scores_tasks_from_a_folder_and_keeps_what_was_answered(finished, invoke, tmp_path):
+    item = {"question": "Which is wet?", "choices": {"text": ["a stone", "the sea"], "label": ["A", "B"]}}
+    (tmp_path / "arc_easy.jsonl").write_text(f"{json.dumps(item | {'answerKey': 'B'})}\n" * 3)
+    cell = next((finished[0] / "cells").iterdir())
+    arguments = "--tasks", "arc_easy", "--task-dir", tmp_path, "--limit", "2", "--batch-size", "1"
+    status, out, _ = invoke("evaluate", cell, *arguments, "--offline", "--device", "cpu")
+    assert status == 0 and "arc_easy" in out and "2 of 3" in out and "batch of 1," in out
+    [items] = (finished[0] / "items").iterdir()
+    assert len(items.read_text().splitlines()) == 2
+
+
+EVALUATE_MISTAKES = [
+    ([], "give --protocol NAME@LENGTH, --tasks A,B,C or both"),
+    (["--protocol", "wikitxt2-raw@64"], "Did you mean 'wikitext2-raw'?"),
+    (["--protocol", "wikitext2-raw"], "the window length is part of the name"),
+    (["--protocol", "wikitext2-raw@64", "--source", "missing.txt"], "missing.txt"),
+    (["--protocol", "{source: a.txt, lenght: 64}"], "Did you mean 'length'?"),
+    (["--protocol", "{source: a.txt"], "is not a YAML value"),
+    (["--protocol", "wikitext2-raw@64", "--windows", "0"], "--protocol.windows: input should be greater"),
+    (["--protocol", "c4@64", "--protocol", "ptb@64", "--source", "a.txt"], "give each its own in a mapping"),
+    (["--tasks", "arc_easy", "--windows", "3"], "--windows says more of --protocol"),
+    (["--tasks", "arc_easy", "--limit", "0"], "--tasks.limit: input should be greater"),
+    (["--tasks", "arc_eazy"], "Did you mean 'arc_easy'?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), EVALUATE_MISTAKES)
+def test_a_mistake_in_evaluate_is_one_line_and_measures_nothing(finished, invoke, arguments, message):
+    before = (finished[0] / JOURNAL_NAME).read_bytes()
+    cell = next((finished[0] / "cells").iterdir())
+    status, _, err = invoke("evaluate", cell, *arguments, "--offline", "--device", "cpu")
+    assert status == 2 and message in err and err.count("\n") == 1
+    assert (finished[0] / JOURNAL_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize(("copied", "message"), [(False, "not a finished cell"), (True, "the folder of its run")])
+def test_evaluate_takes_a_cell_in_its_run_and_nothing_else(finished, invoke, tmp_path, copied, message):
+    if copied:
+        shutil.copytree(next((finished[0] / "cells").iterdir()), tmp_path / "cell")
+    status, _, err = invoke("evaluate", tmp_path / "cell", "--protocol", "c4@64", "--device", "cpu")
+    assert status == 2 and message in err and err.count("\n") == 1
+
+
+@pytest.fixture
+def journal(make_row, tmp_path) -> Path:
+    """Two methods under three seeds, of which the second is worse on each of eight windows; one row elsewhere."""
+    journal = Journal(tmp_path / "runs" / "hand-made" / JOURNAL_NAME)
+    for seed in range(3):
+        for name, more in (("wanda", 0.0), ("rtn", 40.0)):
+            nll = tuple(700.0 + 3 * window + seed + more for window in range(8))
+            journal.append(make_row(f"{name}-{seed}", method=name, title=name, seed=seed, window_nll=nll))
+    journal.append(
+        make_row("elsewhere", protocol_id="another", protocol="c4/1@2048, 256 windows", perplexity=9.87)
+    )
+    return tmp_path / "runs"
+
+
+def test_compare_without_rows_lists_them_with_what_they_scored(journal, invoke):
+    status, out, _ = invoke("compare", "--out", journal)
+    assert status == 0 and len(out.splitlines()) == 1 + 7
+    assert next(line for line in out.splitlines() if "c4/1@2048" in line).split()[-2:] == ["perplexity", "9.87"]
+
+
+def test_compare_says_which_of_two_listed_rows_is_better(journal, invoke):
+    ids = [line.split()[0] for line in invoke("compare", "--out", journal)[1].splitlines()]
+    assert "wanda-0" in ids and "rtn-0" in ids
+    status, out, _ = invoke("compare", "wanda-0", "rtn-0", "--out", journal)
+    assert status == 0 and " better" in out and "8 windows" in out
+
+
+def test_compare_takes_every_seed_of_both_sides_when_asked(journal, invoke):
+    status, out, _ = invoke("compare", "rtn-1", "wanda-1", "--all-seeds", "--out", journal)
+    assert status == 0 and " worse" in out and "3 seeds" in " ".join(out.split())
+
+
+COMPARE_MISTAKES = [
+    (["wanda-0"], "takes two rows, not 1"),
+    (["wanda-0", "rtn-0", "rtn-1"], "takes two rows, not 3"),
+    (["wanda-9", "rtn-0"], "no row 'wanda-9'"),
+    (["wanda", "rtn-0"], "3 rows begin with 'wanda'"),
+    (["elsewhere", "rtn-0"], "two protocols"),
+]
+
+
+@pytest.mark.parametrize(("rows", "message"), COMPARE_MISTAKES)
+def test_a_mistake_in_compare_is_one_line_and_status_2(journal, invoke, rows, message):
+    status, _, err = invoke("compare", *rows, "--out", journal)
+    assert status == 2 and message in err and err.count("\n") == 1
+
+
 def test_sync_finds_nothing_left_to_send(finished, invoke):
     assert invoke("sync", finished[0])[:2] == (0, "0 rows sent, 0 still waiting\n")
 
@@ -160,7 +264,7 @@ def test_help_and_version_load_neither_torch_nor_mlflow():
 def test_the_installed_script_answers():
     result = subprocess.run([str(BIN), "--help"], capture_output=True, text=True, check=True)
     assert all(
-        command in result.stdout for command in ("quickstart", "run", "methods", "export", "doctor", "sync")
+        command in result.stdout for command in ("quickstart", "run", "evaluate", "compare", "doctor", "sync")
     )
 
 

@@ -1,0 +1,72 @@
+"""Commands about this package and this machine: `methods`, `bench`, `sync`, `doctor`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from suite.commands.shared import DeviceOption, OfflineOption, OutOption
+
+
+def methods() -> None:
+    """List the methods, their papers and their settings with ranges."""
+    from methods import METHODS
+    from methods.settings import settings_of
+
+    for name, method in METHODS.items():
+        paper = f", {method.paper}" if method.paper else ""
+        typer.echo(f"{name}: {method.title}{paper}; statistics {method.statistics_mode}")
+        for setting in settings_of(method):
+            typer.echo(f"    {setting}")
+
+
+def bench(
+    device: DeviceOption = "auto",
+    scale: Annotated[
+        Literal["full", "small"] | None, typer.Option("--scale", help="Sizes; full on a GPU, else small.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Part of a case's name and shape, or a pattern with *.")
+    ] = None,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs of a case of less than a second.")] = 10,
+    reference: Annotated[
+        bool, typer.Option("--reference/--no-reference", help="Run plain PyTorch too, and compare.")
+    ] = True,
+    json: Annotated[Path | None, typer.Option("--json", help="A file for all numbers.")] = None,
+) -> None:
+    """Time compression and compressed linears here, against plain PyTorch and what the machine can do."""
+    from suite.bench.report import report
+    from suite.bench.session import Options
+    from suite.prepare import pick_device
+
+    results = report(Options(pick_device(device), scale, only, repeat, reference), typer.echo, json)
+    if any(result.error for result in results):
+        raise typer.Exit(1)
+
+
+def sync(
+    folder: Annotated[Path, typer.Argument(help="A recipe's results folder, runs/NAME.")],
+) -> None:
+    """Send rows to MLflow that could not be sent when they were measured."""
+    from suite.tracking import default_uri
+    from suite.tracking import sync as send
+
+    sent, pending = send(folder, default_uri(folder.parent))
+    typer.echo(f"{sent} rows sent, {pending} still waiting")
+    if pending:
+        raise typer.Exit(1)
+
+
+def doctor(out: OutOption = Path("runs"), offline: OfflineOption = False) -> None:
+    """Check this installation and machine."""
+    from suite.assets import cache_dir
+    from suite.environment import diagnose
+    from suite.tracking import default_uri
+
+    checks = diagnose(out, cache_dir(), offline, default_uri(out))
+    marks = {True: "ok", False: "PROBLEM", None: "note"}
+    for check in checks:
+        remedy = f" -> {check.remedy}" if check.remedy and check.ok is False else ""
+        typer.echo(f"{marks[check.ok]:8}{check.name}: {check.detail}{remedy}")
+    if any(check.ok is False for check in checks):
+        raise typer.Exit(1)
