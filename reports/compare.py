@@ -49,10 +49,13 @@ class Metric:
             return np.array([float(item) for item in row.task.items[self.name]])
         raise ValueError(f"row {row.row_id} has no {self.name}; it has {', '.join(metrics_of(row)) or 'nothing'}")
 
+    def mean(self, rows: Sequence[Row]) -> float:
+        """Over units, and then over seeds and tasks."""
+        return fmean(float(self.units(row).mean()) for row in rows)
+
     def loss(self, rows: Sequence[Row]) -> float:
-        """The mean over seeds and units, negated where higher is better."""
-        mean = fmean(float(self.units(row).mean()) for row in rows)
-        return mean if self.lower_is_better else -mean
+        """The mean, negated where higher is better."""
+        return self.mean(rows) if self.lower_is_better else -self.mean(rows)
 
     def value(self, mean: float) -> float:
         """As tables print it: the perplexity of a mean in nats, any other mean as it is."""
@@ -133,7 +136,8 @@ def standings(entries: Mapping[Key, Sequence[Row]], metric: str) -> dict[Key, Ve
     """Each entry of a table against the best of its size class, p by Holm over all comparisons of the table.
 
     None stands for the best itself, and for an entry alone in its class. Entries that do not have the metric, or
-    have a row that is not ok, are left out. The dense model is the caller's to leave out.
+    have a row that is not ok, are left out. The dense model is the caller's to leave out. Rows of several tasks
+    are judged by the mean over the tasks; then every entry has every task under each of its seeds.
     Raises ResultError if two entries of one class were not scored on the same tokens.
     """
     measured = Metric(metric)
@@ -143,7 +147,9 @@ def standings(entries: Mapping[Key, Sequence[Row]], metric: str) -> dict[Key, Ve
         best |= dict.fromkeys(members, min(members, key=lambda key: measured.loss(present[key])))
     others = [key for key in present if best[key] != key]
     for key in others:
-        _check_comparable([*present[key], *present[best[key]]])
+        together = [*present[key], *present[best[key]]]
+        for protocol in {row.protocol_id for row in together}:
+            _check_comparable([row for row in together if row.protocol_id == protocol])
     verdicts = _adjusted([_verdict(measured, present[key], present[best[key]]) for key in others])
     told = dict(zip(others, verdicts, strict=True))
     return {key: told.get(key) for key in present}
@@ -152,17 +158,20 @@ def standings(entries: Mapping[Key, Sequence[Row]], metric: str) -> dict[Key, Ve
 def size_classes(entries: Mapping[Key, Sequence[Row]]) -> list[list[Key]]:
     """Keys of entries whose stored bits per weight are within 5 % of the smallest of their class, smallest first.
 
+    Entries of an N:M pattern compete among themselves: the pattern is chosen for its speed, not for its size.
     Raises ValueError if a row has no size.
     """
     classes: list[list[Key]] = []
-    limit = -math.inf
-    for key in sorted(entries, key=lambda key: _bits(entries[key])):
-        bits = _bits(entries[key])
-        if bits > limit:
-            classes.append([])
-            limit = bits * (1 + ONE_SIZE)
-        classes[-1].append(key)
-    return classes
+    for pattern in dict.fromkeys(_pattern(rows) for rows in entries.values()):
+        limit = -math.inf
+        alike = [key for key, rows in entries.items() if _pattern(rows) == pattern]
+        for key in sorted(alike, key=lambda key: _bits(entries[key])):
+            bits = _bits(entries[key])
+            if bits > limit:
+                classes.append([])
+                limit = bits * (1 + ONE_SIZE)
+            classes[-1].append(key)
+    return sorted(classes, key=lambda members: _bits(entries[members[0]]))
 
 
 def best_set(entries: Mapping[Key, Sequence[Row]], metric: str) -> set[Key]:
@@ -211,12 +220,17 @@ def _check_comparable(rows: Sequence[Row]) -> None:
 
 def _verdict(metric: Metric, a: Sequence[Row], b: Sequence[Row]) -> Verdict:
     """The verdict with its plain p."""
-    a, b = (sorted(side, key=lambda row: row.seed) for side in (a, b))
-    units_a, units_b = (np.stack([metric.units(row) for row in side]) for side in (a, b))  # [seeds, units]
-    same_seeds = [row.seed for row in a] == [row.seed for row in b]
-    found = paired([units_a], [units_b], seeds_paired=same_seeds)
-    values = [metric.value(float(units.mean())) for units in (units_a, units_b)]
+    same_seeds = {row.seed for row in a} == {row.seed for row in b}
+    found = paired(_strata(metric, a), _strata(metric, b), seeds_paired=same_seeds)
+    values = [metric.value(metric.mean(side)) for side in (a, b)]
     return Verdict(metric.name, values[0], values[1], found, found.p, metric.floor([*a, *b])[0])
+
+
+def _strata(metric: Metric, rows: Sequence[Row]) -> list[Array]:
+    """Each protocol's numbers [seeds, units], seeds and protocols in one order whatever that of the rows."""
+    ordered = sorted(rows, key=lambda row: (row.protocol_id, row.seed))
+    protocols = dict.fromkeys(row.protocol_id for row in ordered)
+    return [np.stack([metric.units(row) for row in ordered if row.protocol_id == one]) for one in protocols]
 
 
 def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
@@ -226,6 +240,12 @@ def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
 
 def _has(rows: Sequence[Row], metric: str) -> bool:
     return bool(rows) and all(row.status == "ok" and row.size and metric in metrics_of(row) for row in rows)
+
+
+def _pattern(rows: Sequence[Row]) -> str | None:
+    """`2:4` for a method set to it; None for all that is free to keep any weight."""
+    sparsity = rows[0].settings.get("sparsity")
+    return sparsity if isinstance(sparsity, str) else None
 
 
 def _bits(rows: Sequence[Row]) -> float:

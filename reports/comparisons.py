@@ -133,7 +133,9 @@ def _mean_accuracy(tasks: int) -> Column:
             for scores in complete(rows)
         ]
 
-    return Column("mean acc %", values, decimals=1, varies=True, errors=errors)
+    return Column(
+        "mean acc %", values, decimals=1, varies=True, errors=errors, metric=Metric("acc"), protocols=tasks
+    )
 
 
 def _of(group: str, name: str, scale: float = 1.0) -> Values:

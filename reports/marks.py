@@ -23,9 +23,11 @@ class Contest:
 
     @cached_property
     def units(self) -> int:
-        """How many windows or items the entries are compared on: 0 unless every row has kept them."""
+        """How many windows or items the entries are compared on, of several tasks in the one that has fewest: 0
+        unless every row has kept them.
+        """
         kept = bool(self.rows) and all(self.metric.name in metrics_of(row) for row in self.rows)
-        return len(self.metric.units(self.rows[0])) if kept else 0
+        return min(len(self.metric.units(row)) for row in self.rows) if kept else 0
 
     @cached_property
     def best(self) -> set[int]:
@@ -43,10 +45,10 @@ def mark_note(contests: Sequence[Contest]) -> str:
     counts = sorted({contest.units for contest in marked})
     over = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
     noise = _noise_floors(marked)
+    test = f"paired bootstrap over {over} {marked[0].metric.unit}, {RESAMPLES:,} resamples, Holm"
     return (
-        f"best of its size (stored bits within {100 * ONE_SIZE:.0f} %) and all that cannot be told apart from it: "
-        f"paired bootstrap over {over} {marked[0].metric.unit}, {RESAMPLES:,} resamples, Holm, {100 * LEVEL:.0f} %"
-        f"{f'; noise floor: {noise}' if noise else ''}."
+        f"best of its size (stored bits within {100 * ONE_SIZE:.0f} %; N:M patterns by themselves) and all that "
+        f"cannot be told apart from it: {test}, {100 * LEVEL:.0f} %{f'; noise floor: {noise}' if noise else ''}."
     )
 
 

@@ -34,6 +34,7 @@ class Column:
     errors: Values | None = None  # standard errors over items
     protocol_id: str | None = None  # of the rows that it is about; None is any
     metric: Metric | None = None
+    protocols: int = 1  # that a seed must have been measured by to take part
     log: bool = False  # the values are logarithms of what is printed
 
     def rows(self, entry: Entry) -> list[Row]:
@@ -55,9 +56,14 @@ class Column:
         return next(iter(self.errors(rows)), math.nan) if self.errors else math.nan
 
     def contest(self, lines: Sequence[Entry]) -> Contest | None:
-        """The entries with numbers, if they can be told apart by them; the dense model takes no part."""
+        """The entries with all their numbers, if they can be told apart by them; the dense model takes no part."""
         sides = {line: self.rows(entry) for line, entry in enumerate(lines) if not entry.dense}
-        return Contest(self.metric, {line: rows for line, rows in sides.items() if rows}) if self.metric else None
+        whole = {
+            line: rows
+            for line, rows in sides.items()
+            if rows and len(rows) == self.protocols * lines[line].seeds(rows)
+        }
+        return Contest(self.metric, whole) if self.metric else None
 
 
 @dataclass(frozen=True, eq=False)

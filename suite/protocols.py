@@ -119,8 +119,10 @@ class Protocol(Tokens):
 class Tasks(Strict):
     """Zero-shot tasks by lm-eval's names, from the hub, from local files or from the asset wheel."""
 
-    names: tuple[str, ...] = Field(min_length=1, description="tasks by lm-eval's names, such as arc_easy")
-    folder: str | None = Field(default=None, description="directory of TASK.jsonl files; null: asset wheel or hub")
+    names: tuple[str, ...] = Field(
+        min_length=1, description="lm-eval's names, such as arc_easy; packaged:NAME is the asset wheel's copy"
+    )
+    folder: str | None = Field(default=None, description="directory of TASK.jsonl files; null is the hub")
     limit: int | None = Field(default=None, ge=1, description="items of each task, from the start; null is all")
     batch_size: int = Field(default=16, ge=1, description="sequences in one forward pass, pinned for every cell")
 

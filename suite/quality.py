@@ -51,14 +51,15 @@ class Tally:
         """One window: logits [length - 1, vocabulary], the tokens that they predict [length - 1], and the dense
         model's distributions.
         """
-        total, kl = 0.0, []
+        nll, kl, agree = [], [], []
         for rows, log_p, top in dense:
             log_q = logits[rows].log_softmax(-1)
-            self.agree += int((log_q.argmax(-1) == top).sum())
-            total -= float(log_q.gather(1, targets[rows, None]).double().sum())
-            kl.append((log_p.exp() * log_p.sub_(log_q)).sum(-1).clamp_min_(0).cpu())  # below zero is rounding
-        self.nll.append(total)
-        self.kl.append(torch.cat(kl))
+            agree.append(log_q.argmax(-1) == top)
+            nll.append(-log_q.gather(1, targets[rows, None])[:, 0])
+            kl.append((log_p.exp() * log_p.sub_(log_q)).sum(-1).clamp_min_(0))  # below zero is rounding
+        self.agree += int(torch.cat(agree).sum())
+        self.nll.append(float(torch.cat(nll).double().sum()))
+        self.kl.append(torch.cat(kl).cpu())
 
     def quality(self, cut: Windows) -> Quality:
         """The tally of all windows of a protocol, in the terms of a row."""

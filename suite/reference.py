@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 from suite.files import write_atomically
 from suite.progress import track
 
-ROWS = 128  # tokens whose [vocabulary] rows are worked on at a time: they stay in cache
+ROWS = {"cpu": 128}  # tokens whose [vocabulary] rows are worked on at a time: on a CPU they stay in cache
+ROWS_ELSEWHERE = 1024  # 512 MiB for a vocabulary of 128 thousand
 PROBE = (0, 1)  # token ids; any two will do
 
 
@@ -37,9 +38,10 @@ def plain_head(model: PreTrainedModel) -> nn.Module | None:
     return head if seen and torch.equal(seen[-1], logits) else None
 
 
-def chunks(rows: int) -> Iterator[slice]:
-    """Slices of ROWS rows that cover all of them."""
-    return (slice(start, start + ROWS) for start in range(0, rows, ROWS))
+def chunks(rows: int, device: torch.device) -> Iterator[slice]:
+    """Slices that cover all rows, each of as many as the device takes well."""
+    step = ROWS.get(device.type, ROWS_ELSEWHERE)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 @torch.no_grad()
@@ -119,7 +121,7 @@ class DenseReference:
         """
         tensors = load_file(window_path(self.folder, index))
         kept = tensors["log_probabilities" if head is None else "hidden"]
-        for rows in chunks(len(kept)):
+        for rows in chunks(len(kept), device):
             part = kept[rows].to(device)
             log_p = (part if head is None else head(part)).float().log_softmax(-1)
             yield rows, log_p, log_p.argmax(-1) if head else tensors["top"][rows].to(device)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from reports.compare import Metric, best_set, compare, find_row, metrics_of, size_classes, standings
+from reports.statistics import paired
 from suite.errors import ResultError
 from suite.results import Row, TaskScore
 
@@ -137,6 +138,12 @@ def test_sizes_are_one_class_within_five_percent_of_the_smallest(windows: MakeRo
     assert size_classes(entries) == [["b", "a"], ["d", "c"], ["e"]]
 
 
+def test_an_nm_pattern_is_a_class_of_its_own(windows: MakeRow) -> None:
+    patterns = {"free": 0.5, "also free": 0.6, "a": "2:4", "b": "2:4", "c": "4:8"}
+    entries = {key: [windows(key, settings={"sparsity": each})] for key, each in patterns.items()}
+    assert sorted(size_classes(entries)) == [["a", "b"], ["c"], ["free", "also free"]]
+
+
 def test_each_entry_stands_against_the_best_of_its_size(windows: MakeRow) -> None:
     shifts = {"best": 0.0, "equal": 0.0, "behind": 0.1, "small": 0.5, "smaller": 0.7}
     bits = {"small": 1.0, "smaller": 0.99}
@@ -166,6 +173,18 @@ def test_standings_adjust_p_over_the_whole_table(windows: MakeRow) -> None:
 def test_the_best_task_row_is_the_one_with_most_right(task: MakeRow) -> None:
     entries = {"low": [task("low", "10" * 30)], "high": [task("high", "1" * 60)]}
     assert best_set(entries, "acc") == {"high"}
+
+
+def test_several_tasks_are_judged_by_their_mean_each_task_drawn_by_itself(task: MakeRow) -> None:
+    bits = {"a": ("10" * 20, "1" * 30 + "0" * 90), "b": ("10" * 20, "1" * 60 + "0" * 60)}
+    entries = {
+        key: [task(f"{key}{n}", of, protocol_id=f"task {n}") for n, of in enumerate(both)]
+        for key, both in bits.items()
+    }
+    verdict = standings(entries, "acc")["a"]
+    strata = {key: [np.array([[float(x) for x in of]]) for of in both] for key, both in bits.items()}
+    assert verdict and verdict.difference == paired(strata["a"], strata["b"])
+    assert (verdict.value_a, verdict.value_b) == (0.375, 0.5) and verdict.word == "worse"
 
 
 def test_an_entry_alone_in_its_size_is_not_marked(windows: MakeRow) -> None:

@@ -124,7 +124,9 @@ def test_accuracies_are_marked_task_by_task(make_task: MakeRow) -> None:
 
 def test_the_note_says_what_a_mark_means(make_windows: MakeRow) -> None:
     note = only([make_windows("a"), make_windows("b", worse=0.1)]).below("*")[-1]
-    assert note.startswith("* best of its size (stored bits within 5 %) and all that cannot be told apart from it")
+    assert note.startswith(
+        "* best of its size (stored bits within 5 %; N:M patterns by themselves) and all that cannot be"
+    )
     assert note.endswith("paired bootstrap over 8 windows, 10,000 resamples, Holm, 5 %.")
 
 
