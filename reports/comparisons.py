@@ -156,10 +156,10 @@ def _tasks_in_words(tasks: Mapping[str, TaskScore]) -> str:
     """Harness, batch, limit, and of each task its version, how many of its items, and the protocol's id."""
     first = next(iter(tasks.values()))
     limit = f"first {first.limit:,} items of each task" if first.limit else "all items"
-    each = [
-        f"{score.task} {score.task_version} ({score.scored_items:,} of {score.items_in_task:,}, {protocol_id[:8]})"
-        for protocol_id, score in tasks.items()
-    ]
+    each = []
+    for protocol_id, score in tasks.items():
+        items = f"{score.origin}, {score.scored_items:,} of {score.items_in_task:,} items"
+        each.append(f"{score.task} {score.task_version} ({items}, {protocol_id[:8]})")
     return f"Zero-shot: {first.harness}, batch of {first.batch_size}, {limit}: {', '.join(each)}."
 
 

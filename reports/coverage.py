@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.entries import entries, grouped
+from reports.entries import DENSE, entries, grouped
 from reports.tables import Column, Table, Values, tabulate
 from suite.results import Row
 
@@ -20,8 +20,9 @@ class Coverage:
 
 
 def coverages(rows: Sequence[Row]) -> list[Coverage]:
-    """One for each model, in the order in which they first appear."""
-    models = grouped(rows, lambda row: (row.model, row.model_fingerprint))
+    """One for each model, in the order in which they first appear; the dense cells compress nothing."""
+    compressed = [row for row in rows if row.method != DENSE]
+    models = grouped(compressed, lambda row: (row.model, row.model_fingerprint))
     return [Coverage(_table(model), _sentence(model)) for model in models]
 
 

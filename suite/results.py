@@ -63,6 +63,7 @@ class TaskScore(Record):
     task: str = Field(description="lm-eval's name")
     harness: str = Field(description="the harness with its version: lm-eval 0.4.13")
     task_version: str = Field(description="the harness's version of the task")
+    origin: str = Field(description="where the items come from: files, a data set of the hub, the asset wheel")
     metrics: dict[str, float] = Field(description="acc, acc_norm and whatever else the task has")
     stderr: dict[str, float] = Field(description="standard errors over items, by metric")
     items: dict[str, str] = Field(

@@ -94,6 +94,7 @@ class OnItems:
             task=self.loaded.task_name,
             harness=HARNESS,
             task_version=self.loaded.version,
+            origin=self.loaded.origin,
             metrics=_figures(self.loaded, answers),
             stderr=_stderr(self.loaded, answers),
             items={name: "".join(map(str, map(int, values))) for name, values in _right_or_wrong(answers)},

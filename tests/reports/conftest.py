@@ -57,6 +57,7 @@ def make_task(make_row: Callable[..., Row]) -> Callable[..., Row]:
             task=task,
             harness="lm-eval 0.4.13",
             task_version="1.0",
+            origin=f"{task}_test.jsonl",
             metrics=shares | given.pop("metrics", {}),
             stderr={name: math.sqrt(share * (1 - share) / (count - 1)) for name, share in shares.items()},
             items=items,

@@ -36,7 +36,13 @@ def task(make_row: MakeRow) -> MakeRow:
     def make(row_id: str, right: str, **given: object) -> Row:
         share = right.count("1") / len(right)
         score = TaskScore(
-            **{"task": "arc_easy", "harness": "lm-eval 0.4.13", "task_version": "1.0", "stderr": {}},
+            **{
+                "task": "arc_easy",
+                "harness": "lm-eval 0.4.13",
+                "task_version": "1.0",
+                "origin": "f",
+                "stderr": {},
+            },
             **{"metrics": {"acc": share}, "items": {"acc": right}, "limit": None, "batch_size": 16},
             **{"scored_items": len(right), "items_in_task": len(right)},
         )

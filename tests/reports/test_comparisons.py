@@ -133,7 +133,12 @@ def test_a_task_that_failed_stands_in_the_tasks_table(make_task: MakeRow) -> Non
 
 def test_a_caption_of_tasks_says_harness_batch_limit_and_items(make_task: MakeRow) -> None:
     caption = only([make_task("a", acc="0001", limit=4)]).caption
-    for part in ("lm-eval 0.4.13", "batch of 16", "first 4 items", "arc_easy 1.0 (4 of 570, arc_easy)"):
+    for part in (
+        "lm-eval 0.4.13",
+        "batch of 16",
+        "first 4 items",
+        "arc_easy 1.0 (arc_easy_test.jsonl, 4 of 570 items, arc_easy)",
+    ):
         assert part in caption
 
 

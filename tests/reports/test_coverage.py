@@ -34,6 +34,12 @@ def test_cells_in_order_are_one_sentence(make_row: MakeRow) -> None:
     )
 
 
+def test_the_dense_model_covers_nothing(make_row: MakeRow) -> None:
+    rows = [make_row("a", method="dense", audit=audit()), make_row("b", audit=audit())]
+    assert only(rows).sentence.startswith("The only cell compresses") and len(only(rows).table.entries) == 1
+    assert coverages(rows[:1]) == []
+
+
 def test_the_protocols_of_a_cell_are_one_cell(make_row: MakeRow, make_task: MakeRow) -> None:
     rows = [make_row("a", audit=audit()), make_task("b", acc="0101", audit=audit())]
     rows = [row.model_copy(update={"cell_id": "one"}) for row in rows]

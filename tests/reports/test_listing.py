@@ -23,7 +23,14 @@ def test_rows_that_may_be_compared_stand_together(make_row):
 
 def test_a_line_says_what_was_scored_or_what_came_of_it(make_row):
     score = TaskScore(
-        **{"task": "arc_easy", "harness": "lm-eval 0", "task_version": "1", "stderr": {}, "limit": None},
+        **{
+            "task": "arc_easy",
+            "harness": "lm-eval 0",
+            "task_version": "1",
+            "origin": "f",
+            "stderr": {},
+            "limit": None,
+        },
         **{"metrics": {"acc": 0.25, "acc_norm": 0.5, "other": 3.0}, "items": {"acc": "0100", "acc_norm": "0101"}},
         **{"scored_items": 4, "items_in_task": 4, "batch_size": 1},
     )
