@@ -91,6 +91,14 @@ def test_a_text_file_is_one_document_byte_for_byte(tmp_path):
     assert load_texts(str(tmp_path / "a.txt")).documents == ("é one\r\n\r\ntwo\n",)
 
 
+def test_lines_are_the_hubs_rows_with_their_ends_or_without(tmp_path):
+    (tmp_path / "a.raw").write_bytes("\n = É = \r\n \t \r\n two\u2028three \n".encode())
+    rows = {how: load_texts(f"{tmp_path / 'a.raw'}#{how}").documents for how in ("lines", "stripped")}
+    assert rows["lines"] == ("", " = É = \n", "", " two\u2028three \n")
+    assert rows["stripped"] == ("", "= É =", "", "two\u2028three")
+    refused(f"{tmp_path / 'a.raw'}#text", "a plain text has no columns; write #lines or #stripped")
+
+
 @pytest.mark.parametrize(("suffix", "documents"), [("", ("A", "B")), ("#body", ("a", "b"))])
 def test_json_lines_give_the_field_that_is_asked_for(tmp_path, suffix, documents):
     file = write_lines(tmp_path / "a.jsonl", [{"text": "A", "body": "a"}, {"text": "B", "body": "b"}])

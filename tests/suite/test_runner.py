@@ -1,6 +1,7 @@
 """A recipe end to end on a tiny model: rows, resuming, failing, and what the files say."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from suite.architecture import decoder_blocks, linears
 from suite.checkpoint import export_dense, load_cell, read_manifest
 from suite.config import Recipe
 from suite.errors import CalibrationError, CheckpointError, ConfigError, EnvironmentProblem, ResultError
-from suite.prepare import pick_device
+from suite.prepare import pick_device, prepare
 from suite.runner import Options, run
+from suite.speed import Phase
 
 pytestmark = pytest.mark.usefixtures("no_tracking")
 
@@ -231,6 +233,25 @@ def test_results_that_would_not_fit_the_disk_are_refused(run_with, monkeypatch):
     monkeypatch.setattr("suite.prepare.shutil.disk_usage", lambda _: usage)
     with pytest.raises(EnvironmentProblem, match="no space left"):
         run_with()
+
+
+def test_the_dense_reference_is_counted_on_the_disk_until_it_is_there(run_with, recipe_values, tmp_path):
+    recipe = Recipe.model_validate(recipe_values)
+    before = prepare(recipe, tmp_path / "out/tiny", offline=True)[0].bytes_needed
+    run_with()
+    after = prepare(recipe, tmp_path / "out/tiny", offline=True)[0].bytes_needed
+    assert before - after == 3 * 31 * 32 * 4  # windows, scored tokens, hidden size, float32
+
+
+def test_the_first_row_of_a_cell_bears_what_loading_took(run_with, recipe_values, monkeypatch):
+    @contextmanager
+    def an_hour():
+        yield Phase(seconds=3600)
+
+    monkeypatch.setattr(runner, "measured", an_hour)
+    evaluations = [recipe_values["evaluation"] | {"length": length} for length in (32, 48)]
+    first, second = run_with(evaluation=evaluations, methods={"rtn": {"bits": 4, "group_size": 16}}).rows
+    assert first.cost.evaluate_seconds > 3600 > second.cost.evaluate_seconds
 
 
 def test_a_folder_in_use_is_refused(run_with, tmp_path):

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from suite.errors import ResultError
-from suite.results import JOURNAL_NAME, Journal, Row
+from suite.results import JOURNAL_NAME, Journal, Row, TaskScore
 from suite.tracking import NOTES_NAME, Tracker, default_uri, masked, page_command, sync
 
 AWAY = "http://user:secret@127.0.0.1:9"
@@ -69,6 +69,19 @@ def test_a_row_becomes_a_run_with_its_numbers_settings_and_hashes(
     assert run.data.params["settings.norm.rows"] == "True"
     assert run.data.tags["protocol_id"] == "proto12345678"
     assert run.data.tags["mlflow.source.git.commit"] == "c0ffee"
+
+
+def test_a_tasks_accuracies_and_their_errors_are_metrics(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow
+) -> None:
+    score = TaskScore(
+        **{"task": "piqa", "harness": "lm-eval 0", "task_version": "1", "origin": "f", "limit": None},
+        **{"metrics": {"acc": 0.75}, "stderr": {"acc": 0.25}, "items": {"acc": "1110"}},
+        **{"scored_items": 4, "items_in_task": 4, "batch_size": 16},
+    )
+    study(make_row("a", quality=None, task=score))
+    (run,) = runs()
+    assert (run.data.metrics["acc"], run.data.metrics["acc_stderr"]) == (0.75, 0.25)
 
 
 def test_the_run_lasts_as_long_as_the_cell_took(

@@ -67,6 +67,19 @@ def test_drawn_windows_are_those_of_gptqs_loader(documents, tokenizer, bos):
     assert all(text in "".join(documents.documents) for text in found.texts)
 
 
+def test_a_drawn_document_is_longer_than_a_window_and_a_start_leaves_room_for_one(documents, tokenizer):
+    ids = [len(tokenizer(text)["input_ids"]) for text in documents.documents]
+    length = sorted(ids)[20]  # some document has just as many tokens
+    rule = protocol(cut="drawn", windows=400, length=length, bos=False)
+    found = cut_windows(documents, tokenizer, rule)
+    assert found.tokens.tolist() == gptqs_draw(documents.documents, tokenizer, length, 400)
+
+
+def test_the_tokens_id_knows_where_the_tokens_are_cut(texts, tokenizer):
+    two, four = (cut_windows(texts, tokenizer, protocol(length=128 // n, windows=n)) for n in (2, 4))
+    assert two.tokens.flatten().equal(four.tokens.flatten()) and two.tokens_id != four.tokens_id
+
+
 def test_a_tokenizers_own_bos_is_a_token_of_the_document_it_starts(documents, tokenizer):
     class WithBos:
         bos_token_id = tokenizer.bos_token_id
