@@ -88,15 +88,16 @@ def _section(table: Table) -> dict[str, Any]:
         list(zip(table.printed()[header], table.printed_half_widths()[header], table.best[header], strict=True))
         for header in table.headers
     ]
+    lines = zip(
+        table.labels.to_numpy().tolist(), table.names, zip(*columns, strict=True), table.reasons, strict=True
+    )
     return {
         "caption": table.caption,
         "labels": list(table.labels),
         "numbers": table.headers,
         "lines": [
-            {"labels": labels, "cells": cells, "reason": reason}
-            for labels, cells, reason in zip(
-                table.labels.to_numpy().tolist(), zip(*columns, strict=True), table.reasons, strict=True
-            )
+            {"labels": labels, "rest": ", ".join(rest), "cells": cells, "reason": reason}
+            for labels, (_, *rest), cells, reason in lines
         ],
         "notes": table.below("Bold:"),
     }

@@ -206,7 +206,9 @@ def _check_comparable(rows: Sequence[Row]) -> None:
                 "only rows that are ok can be compared"
             )
         if row.protocol_id != first.protocol_id:
-            names = [f"{one.row_id} under {one.protocol_name} ({one.protocol_id[:8]})" for one in (first, row)]
+            names = [
+                f"{one.row_id} under {one.protocol_name} (protocol {one.protocol_id[:8]})" for one in (first, row)
+            ]
             raise ResultError(
                 f"rows of two protocols: {' and '.join(names)}; "
                 "measure one cell under the other's with `nowag-bench evaluate`"

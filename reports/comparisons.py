@@ -2,7 +2,7 @@
 
 A table never mixes two models, two calibration budgets, or two protocols in one column. Rows that use no data
 stand in every table of their model. Each perplexity protocol has its own tables; zero-shot tasks stand side by
-side where harness, limit and batch size are the same, as papers print them.
+side where harness, batch size and the limit that cut one of them are the same, as papers print them.
 """
 
 import math
@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
 from reports.compare import Metric
-from reports.entries import entries, grouped
+from reports.entries import entries, grouped, weights
 from reports.tables import Column, Table, Values, tabulate
 from suite.results import Row, TaskScore
 
 BITS, KL = "stored bits/weight", "KL nats/token"  # the figure's axes, too
-ACCURACIES = ("acc", "acc_norm")
+ACCURACIES, PERPLEXITY = ("acc", "acc_norm"), "perplexity"  # what a task shows of its metrics if it has the first
 
 
 def comparisons(rows: Sequence[Row]) -> list[Table]:
@@ -44,18 +44,27 @@ def _by_budget(rows: list[Row]) -> list[list[Row]]:
 
 
 def _side_by_side(rows: Sequence[Row], scores: Mapping[str, TaskScore]) -> list[list[Row]]:
-    """Rows of tasks that may share a table: one harness, limit and batch size, one protocol of each task."""
+    """Rows of tasks that may share a table: one harness, limit and batch size, one protocol of each task.
+
+    A limit that leaves nothing out of any task is none.
+    """
+    cut = {_limit(score) for score in scores.values()}
     protocols: defaultdict[Hashable, list[Hashable]] = defaultdict(list)
 
     def key(row: Row) -> Hashable:
         score = scores[row.protocol_id]
-        alike = (score.harness, score.limit, score.batch_size)
+        alike = (score.harness, score.limit if score.limit in cut else None, score.batch_size)
         known = protocols[(*alike, score.task)]
         if _scored(row) not in known:
             known.append(_scored(row))
         return *alike, known.index(_scored(row))
 
     return grouped(rows, key)
+
+
+def _limit(score: TaskScore) -> int | None:
+    """The limit, where it left something out."""
+    return score.limit if score.scored_items < score.items_in_task else None
 
 
 def _perplexity(rows: Sequence[Row]) -> Table:
@@ -73,17 +82,18 @@ def _perplexity(rows: Sequence[Row]) -> Table:
         Column("seconds", _of("cost", "seconds"), 1),
         Column(memory[0], _of("cost", memory[1])),
     ]
-    evaluation = f"Evaluation: {rows[0].protocol} ({rows[0].protocol_id[:8]})."
+    evaluation = f"Evaluation: {rows[0].protocol} (protocol {rows[0].protocol_id[:8]})."
     return tabulate(_caption(rows, evaluation), entries(rows), columns)
 
 
 def _zero_shot(rows: Sequence[Row], scores: Mapping[str, TaskScore]) -> Table:
-    """The table of tasks: accuracies in percent, and their mean where every task has one."""
+    """The table of tasks: accuracies in percent, perplexities, and the mean accuracy where every task has one."""
     tasks = {protocol: scores[protocol] for protocol in dict.fromkeys(row.protocol_id for row in rows)}
     columns = [Column(BITS, _of("size", "stored_bits_per_weight"), 3)]
     for protocol, score in tasks.items():
-        accuracies = [metric for metric in ACCURACIES if metric in score.metrics]
-        columns += [_task_column(protocol, score, metric) for metric in accuracies or score.metrics]
+        usual = [metric for metric in (*ACCURACIES, PERPLEXITY) if metric in score.metrics]
+        shown = usual if any(metric in score.metrics for metric in ACCURACIES) else score.metrics
+        columns += [_task_column(protocol, score, metric) for metric in shown]
     if len(tasks) > 1 and all("acc" in score.metrics for score in tasks.values()):
         columns.append(_mean_accuracy(len(tasks)))
     return tabulate(_caption(rows, _tasks_in_words(tasks)), entries(rows), columns)
@@ -96,11 +106,12 @@ def _without_numbers(rows: Sequence[Row]) -> Table:
 
 def _task_column(protocol_id: str, score: TaskScore, metric: str) -> Column:
     """One metric of one task; in percent where an item is right or wrong."""
-    share = metric in score.items
+    share, log = metric in score.items, metric == PERPLEXITY
     scale = 100.0 if share else 1.0
 
     def values(rows: Sequence[Row]) -> list[float]:
-        return [scale * row.task.metrics[metric] for row in rows if row.task and metric in row.task.metrics]
+        found = [row.task.metrics[metric] for row in rows if row.task and metric in row.task.metrics]
+        return [math.log(value) if log else scale * value for value in found]
 
     def errors(rows: Sequence[Row]) -> list[float]:
         return [scale * row.task.stderr[metric] for row in rows if row.task and metric in row.task.stderr]
@@ -113,6 +124,7 @@ def _task_column(protocol_id: str, score: TaskScore, metric: str) -> Column:
         errors=errors,
         protocol_id=protocol_id,
         metric=Metric(metric) if share else None,
+        log=log,
     )
 
 
@@ -155,12 +167,15 @@ def _log_perplexity(rows: Sequence[Row]) -> list[float]:
 def _tasks_in_words(tasks: Mapping[str, TaskScore]) -> str:
     """Harness, batch, limit, and of each task its version, how many of its items, and the protocol's id."""
     first = next(iter(tasks.values()))
-    limit = f"first {first.limit:,} items of each task" if first.limit else "all items"
+    limits = [limit for score in tasks.values() if (limit := _limit(score))]
+    at_most = "" if len(limits) == len(tasks) else "at most the "
+    count = f"{at_most}first {limits[0]:,} items of each task" if limits else "all items"
     each = []
     for protocol_id, score in tasks.items():
+        version = "" if score.task_version == "none" else f"task version {score.task_version}; "
         items = f"{score.origin}, {score.scored_items:,} of {score.items_in_task:,} items"
-        each.append(f"{score.task} {score.task_version} ({items}, {protocol_id[:8]})")
-    return f"Zero-shot: {first.harness}, batch of {first.batch_size}, {limit}: {', '.join(each)}."
+        each.append(f"{score.task} ({version}{items}; protocol {protocol_id[:8]})")
+    return f"Zero-shot: {first.harness}, batch of {first.batch_size}, {count}: {', '.join(each)}."
 
 
 def _caption(rows: Sequence[Row], evaluation: str) -> str:
@@ -168,6 +183,6 @@ def _caption(rows: Sequence[Row], evaluation: str) -> str:
     budget = ", ".join(dict.fromkeys(row.calibration for row in rows if row.calibration)) or "none"
     machines = "; ".join(dict.fromkeys(name for row in rows if (name := row.environment.get("machine"))))
     return (
-        f"{rows[0].model} ({rows[0].model_fingerprint[:8]}). {evaluation} Calibration: {budget}. "
+        f"{weights(rows[0])}. {evaluation} Calibration: {budget}. "
         f"Machine: {machines or 'not recorded'}. {max(row.created for row in rows)[:10]}."
     )

@@ -1,14 +1,16 @@
 """How much of a model its cells compress, and what went wrong on the way: raised damping, voided layers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from reports.entries import DENSE, entries, grouped
+from reports.entries import DENSE, entries, grouped, weights
 from reports.tables import Column, Table, Values, tabulate
 from suite.results import Row
 
 TROUBLE = ("void", "failed")
+MOST = "most raises"
+UNDAMPED = "– under raised damping and raises: the method damps nothing."
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ def _table(rows: Sequence[Row]) -> Table:
         Column("linears compressed", _worst(min, lambda row: row.audit.get("layers")), 0),
         Column("not compressed", _worst(max, _left), 0),
         Column("layers with raised damping", _worst(max, lambda row: _raised(row, "layers")), 0),
-        Column("most raises", _worst(max, lambda row: _raised(row, "max")), 0),
+        Column(MOST, _worst(max, lambda row: _raised(row, "max")), 0),
     ]
     seeds = ", of several seeds the worst" if any(entry.seeds() > 1 for entry in lines) else ""
-    caption = f"{rows[0].model} ({rows[0].model_fingerprint[:8]}). What its cells compress{seeds}."
-    return tabulate(caption, lines, columns)
+    caption = f"{weights(rows[0])}. What its cells compress{seeds}."
+    table = tabulate(caption, lines, columns)
+    undamped = any(entry.ok and none for entry, none in zip(lines, table.numbers[MOST].isna(), strict=True))
+    return replace(table, notes=(*table.notes, UNDAMPED)) if undamped else table
 
 
 def _sentence(rows: Sequence[Row]) -> str:

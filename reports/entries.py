@@ -82,5 +82,10 @@ def grouped(rows: Sequence[Row], key: Callable[[Row], Hashable]) -> list[list[Ro
     return list(groups.values())
 
 
+def weights(row: Row) -> str:
+    """The model and which weights it had: `smollm2-135m (weights 32c4b448)`."""
+    return f"{row.model} (weights {row.model_fingerprint[:8]})"
+
+
 def _reason(row: Row) -> str:
     return f"{row.status}: {row.reason or 'no reason given'}"

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from reports.compare import ONE_SIZE, WINDOWS, Metric, best_set, metrics_of
 from reports.statistics import FEWEST_UNITS, LEVEL, RESAMPLES
-from suite.results import Row
+from suite.results import NOISE_ITEMS, Row
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,24 @@ def mark_note(contests: Sequence[Contest]) -> str:
     noise = _noise_floors(marked)
     test = f"paired bootstrap over {over} {marked[0].metric.unit}, {RESAMPLES:,} resamples, Holm"
     return (
-        f"best of its size (stored bits within {100 * ONE_SIZE:.0f} %; N:M patterns by themselves) and all that "
-        f"cannot be told apart from it: {test}, {100 * LEVEL:.0f} %{f'; noise floor: {noise}' if noise else ''}."
+        f"best of its size (stored bits within {100 * ONE_SIZE:.0f} %; N:M patterns by themselves; an entry alone "
+        "in its size is not marked, dense takes no part) and all that cannot be told apart from it: "
+        f"{test}, {100 * LEVEL:.0f} %{f'; noise floor{noise}' if noise else ''}."
     )
 
 
 def _noise_floors(contests: Sequence[Contest]) -> str:
-    """`perplexity 0.0004 nats (bfloat16)` for each metric, the columns' largest; nothing if none was measured."""
+    """`: perplexity 0.0004 nats (bfloat16)` for each metric, the columns' largest; nothing if none was measured.
+
+    On which items it was measured, if not on all.
+    """
     rows: dict[Metric, list[Row]] = {}
     for contest in contests:
         rows.setdefault(contest.metric, []).extend(contest.rows)
     found = [(metric, *metric.floor(each)) for metric, each in rows.items()]
-    return ", ".join(f"{metric.name} {_moved(metric, by)} ({change})" for metric, by, change in found if change)
+    floors = ", ".join(f"{metric.name} {_moved(metric, by)} ({change})" for metric, by, change in found if change)
+    first = any(row.task and row.task.scored_items > NOISE_ITEMS for each in rows.values() for row in each)
+    return f"{f', first {NOISE_ITEMS} items' if first else ''}: {floors}" if floors else ""
 
 
 def _moved(metric: Metric, by: float) -> str:

@@ -43,7 +43,7 @@ class Difference:
     high: float
     p: float
     units: int  # of all strata together
-    seeds: int  # of the side that has fewer
+    seeds: tuple[int, int]  # of a and of b
 
     @property
     def too_few(self) -> bool:
@@ -64,7 +64,7 @@ def paired(
     """
     _check(a, b, seeds_paired)
     units = sum(stratum.shape[1] for stratum in a)
-    seeds = min(len(a[0]), len(b[0]))
+    seeds = len(a[0]), len(b[0])
     estimate = float(np.mean([x.mean() - y.mean() for x, y in zip(a, b, strict=True)]))
     if min(stratum.shape[1] for stratum in a) < FEWEST_UNITS:
         return Difference(estimate, math.nan, math.nan, 1.0, units, seeds)

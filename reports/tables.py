@@ -18,6 +18,7 @@ from suite.results import Row
 
 SEEDS = "seeds"
 OVER_SEEDS = "±: half of the 95 % interval of the mean over seeds (Student's t)."
+LOGARITHM = "Perplexity: mean of the logarithm over seeds."
 OVER_ITEMS = "±: standard error over items."
 
 Values = Callable[[Sequence[Row]], list[float]]  # of an entry's rows: one number for each seed that has it
@@ -91,6 +92,11 @@ class Table:
         return pd.concat([self.labels, self.numbers], axis=1)
 
     @property
+    def names(self) -> list[list[str]]:
+        """For each entry the labels that say something, for where they share one column."""
+        return [[cell for cell in cells if cell not in ("", "none")] for cells in self.labels.to_numpy().tolist()]
+
+    @property
     def reasons(self) -> list[str]:
         """For each entry why it has no numbers at all; empty when it has."""
         return ["" if entry.ok else "; ".join(entry.troubles) for entry in self.entries]
@@ -139,6 +145,7 @@ def tabulate(caption: str, lines: Sequence[Entry], columns: Sequence[Column]) ->
         {column.header: [column.half_width(entry, over_seeds) for entry in lines] for column in columns}
     )
     partial = [f"{entry.label}: {trouble}" for entry in lines if entry.ok for trouble in entry.troubles]
+    means = [LOGARITHM] if over_seeds and any(column.log for column in columns) else []
     plus_minus = OVER_SEEDS if over_seeds else OVER_ITEMS
     return Table(
         caption=caption,
@@ -148,7 +155,7 @@ def tabulate(caption: str, lines: Sequence[Entry], columns: Sequence[Column]) ->
         half_widths=half_widths,
         best=pd.DataFrame(best),
         decimals={column.header: column.decimals for column in columns},
-        notes=(*partial, *([plus_minus] if half_widths.notna().any(axis=None) else [])),
+        notes=(*partial, *means, *([plus_minus] if half_widths.notna().any(axis=None) else [])),
         mark_note=mark_note(list(contests.values())),
     )
 

@@ -75,8 +75,7 @@ def _width(console: Console, grid: Grid) -> Measurement:
 def _grid(table: Table, headers: Sequence[str], narrow: bool) -> Grid:
     labels = table.labels
     if narrow:
-        names = [[cell for cell in cells if cell not in ("", "none")] for cells in labels.to_numpy()]
-        labels = labels[["method"]].assign(method=[", ".join(name) for name in names])
+        labels = labels[["method"]].assign(method=[", ".join(name) for name in table.names])
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if narrow else 1, 0, 0))
     for header in labels.columns.astype(str):
         grid.add_column(Text(header), min_width=min(12, labels[header].str.len().max()))

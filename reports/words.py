@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from textwrap import fill
 
 from reports.compare import APART, ONE_SIZE, Metric, Verdict
+from reports.entries import weights
 from reports.statistics import RESAMPLES
 from suite.results import Row
 
 WIDTH = 99
 CIRCUMSTANCES: dict[str, Callable[[Row], str | None]] = {  # what a fair comparison has alike
-    "models": lambda row: f"{row.model} ({row.model_fingerprint[:8]})",
+    "models": weights,
     "calibration budgets": lambda row: row.calibration,
     "machines": lambda row: row.environment.get("machine"),
     "devices": lambda row: row.environment.get("device", "").partition(":")[0],
@@ -28,7 +29,8 @@ def in_words(verdicts: Sequence[Verdict], a: Row, b: Row) -> str:
     table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     reasons = [f"{verdict.metric}: {APART}, {verdict.why}." for verdict in verdicts if verdict.why]
     ratios = [f"perplexity: {_ratio(verdict.ratio)}" for verdict in verdicts if verdict.ratio]
-    above = [f"a: {_introduced(a)}", f"b: {_introduced(b)}", a.protocol]
+    seeds = verdicts[0].difference.seeds
+    above = [f"a: {_introduced(a, seeds[0])}", f"b: {_introduced(b, seeds[1])}", a.protocol]
     below = [*reasons, *ratios, _how(verdicts), *(f"Mind: {caution}." for caution in _cautions(a, b))]
     blocks = [
         [_wrapped(line) for line in above],
@@ -56,22 +58,32 @@ def _ratio(ratio: tuple[float, float, float]) -> str:
     return f"a's is {value:.4f}{interval} times b's."
 
 
-def _introduced(row: Row) -> str:
+def _introduced(row: Row, seeds: int) -> str:
     mode = "" if row.statistics_mode == "none" else f" ({row.statistics_mode})"
     bits = f", {row.size.stored_bits_per_weight:.3f} stored bits/weight" if row.size else ""
-    return f"{row.row_id}, {row.label}{mode}{bits}, {row.model}, calibration: {row.calibration or 'none'}"
+    others = f" and {_counted(seeds - 1, 'more seed')}" if seeds > 1 else ""
+    return f"{row.row_id}{others}, {row.label}{mode}{bits}, {row.model}, calibration: {row.calibration or 'none'}"
 
 
 def _how(verdicts: Sequence[Verdict]) -> str:
     found, unit = verdicts[0].difference, Metric(verdicts[0].metric).unit
-    seeds = f"{found.seeds} seeds" if found.seeds > 1 else "one seed (another may differ)"
     holm_over = f"; p by Holm over the {len(verdicts)} metrics shown" if len(verdicts) > 1 else ""
     scale = "nats per token (perplexity's on the logarithm)" if unit == "windows" else "a share of the items"
     floors = ", ".join(f"{verdict.metric} {verdict.floor:.2g}" for verdict in verdicts if verdict.floor)
     return (
-        f"a - b is in {scale}: paired bootstrap over {found.units:,} {unit} and {seeds}, "
+        f"a - b is in {scale}: paired bootstrap over {found.units:,} {unit} and {_seeds(*found.seeds)}, "
         f"{RESAMPLES:,} resamples{holm_over}; noise floor: {floors or 'not measured'}."
     )
+
+
+def _seeds(a: int, b: int) -> str:
+    if a != b:
+        return f"seeds (a: {_counted(a, 'seed')}, b: {_counted(b, 'seed')})"
+    return _counted(a, "seed") if a > 1 else "one seed (another may differ)"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _cautions(a: Row, b: Row) -> Iterator[str]:

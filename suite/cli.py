@@ -11,6 +11,11 @@ import typer
 from suite.commands import cells, machine, measuring, running
 from suite.errors import SuiteError
 
+MENDABLE = (  # errors of the file system that a user can mend
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+)
+
 app = typer.Typer(
     help="Compare NoWag with other compression methods on one set of calibration tokens, bits counted as stored.",
     no_args_is_help=True,
@@ -29,7 +34,7 @@ def main() -> None:
     except SuiteError as error:
         _stop(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno not in MENDABLE:
             raise
         _stop(f"{error.strerror}: {error.filename or 'while writing results'}; finished rows are safe, see --out")
 

@@ -7,7 +7,7 @@ mappings under a method makes one group of cells for each mapping. Everything un
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -17,7 +17,7 @@ from methods.settings import settings_of
 from methods.statistics import Statistic
 from suite.budget import Budget
 from suite.errors import ConfigError
-from suite.protocols import Protocol, Tasks
+from suite.protocols import Protocol, Tasks, refuse_unknown_models
 from suite.schema import Strict, digest, first_error, nearest
 
 STATISTICS_KEY = "statistics"  # beside a method's own settings: which inputs its statistics come from
@@ -27,7 +27,9 @@ MODES = ["dense", "sequential", "true-sequential"]
 class Recipe(Strict):
     """One comparison: models × methods × budgets × seeds, measured by every protocol and on every task."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the folder of its results")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="also the folder of its results"
+    )
     models: tuple[str, ...] = Field(min_length=1)
     calibration: tuple[Budget, ...] = Field(min_length=1)
     evaluation: tuple[Protocol, ...] = Field(
@@ -35,7 +37,7 @@ class Recipe(Strict):
     )
     tasks: tuple[Tasks, ...] = Field(default=(), description="zero-shot tasks")
     methods: dict[str, Any] = Field(min_length=1, description="name: settings, or a list of settings")
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     batch_tokens: int = Field(default=4096, ge=1, description="tokens in one forward pass of the walk")
     allow_overlap: bool = Field(default=False, description="accept calibration text that evaluation text repeats")
 
@@ -56,12 +58,7 @@ class Recipe(Strict):
     def _measured_somehow(self) -> Self:
         if not self.evaluation and not self.tasks:
             raise ValueError("neither evaluation nor tasks: name a perplexity protocol or a zero-shot task")
-        for expected in (each for protocol in self.evaluation for each in protocol.expect):
-            if expected.model is not None and expected.model not in self.models:
-                raise ValueError(
-                    f"evaluation.expect.model is {expected.model!r}.{nearest(expected.model, self.models)} "
-                    f"The recipe's models: {', '.join(self.models)}"
-                )
+        refuse_unknown_models(self.evaluation, self.models)
         return self
 
     @field_validator("methods")

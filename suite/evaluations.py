@@ -51,6 +51,9 @@ class Evaluation(Protocol):
     def describe(self) -> str:
         """The protocol in words, its name first and then a comma; without dtype."""
 
+    def expects(self, model: str) -> bool:
+        """Whether the recipe states what the dense model must score, which `prepare` then checks."""
+
     def prepare(self, subject: Subject, device: torch.device, cache: Path) -> Noise:
         """Score the dense model, or find in `cache` that it was scored -> the noise floor, as a row has it.
 

@@ -24,7 +24,7 @@ from suite.errors import CalibrationError
 from suite.files import write_atomically
 
 LEAK_WORDS = 13  # words in a row that two texts must share to count as a copy, as GPT-3's audit did
-LEAK_SHARE = 0.01  # of the calibration text's runs of words; stock phrases stay well below it
+LEAK_SHARE = 0.01  # of a text's runs of words; stock phrases stay well below it
 CHARACTERS_PER_TOKEN = 8  # first guess at how much text a sequence needs; doubled until it is enough
 
 
@@ -163,15 +163,19 @@ def _spans(
 
 
 def refuse_leaks(calibration: Iterable[str], evaluation: Iterable[str], names: str) -> None:
-    """CalibrationError when over 1 % of the calibration text's runs of 13 words stand in the evaluation text."""
-    held_out = {run for text in evaluation for run in word_runs(text)}
-    drawn = [run for text in calibration for run in word_runs(text)]
-    shared = sum(run in held_out for run in drawn)
-    if drawn and shared / len(drawn) > LEAK_SHARE:
-        raise CalibrationError(
-            f"{names}: {shared / len(drawn):.0%} of the calibration text is also evaluation text; choose another "
-            "source or split, or accept it: allow_overlap: true in the recipe, --allow-overlap of evaluate"
-        )
+    """CalibrationError when over 1 % of either text's runs of 13 words stand in the other, too.
+
+    Both ways, since a large budget may hide a small task whole. An item of fewer than 13 words cannot be found.
+    """
+    drawn, scored = ([run for text in texts for run in word_runs(text)] for texts in (calibration, evaluation))
+    for runs, others, what in ((drawn, set(scored), "calibration"), (scored, set(drawn), "evaluation")):
+        share = sum(run in others for run in runs) / len(runs) if runs else 0.0
+        if share > LEAK_SHARE:
+            other = "evaluation" if what == "calibration" else "calibration"
+            raise CalibrationError(
+                f"{names}: {share:.0%} of the {what} text is also {other} text; choose another source or split, "
+                "or accept it: allow_overlap: true in the recipe, --allow-overlap of evaluate"
+            )
 
 
 def word_runs(text: str) -> Iterator[tuple[str, ...]]:

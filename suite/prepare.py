@@ -92,7 +92,7 @@ def _prepare(recipe: Recipe, model: str, cache: Path, offline: bool) -> Prepared
 def evaluations_of(
     protocols: Sequence[Protocol], tasks: Sequence[Tasks], subject: Subject, *, offline: bool
 ) -> list[Evaluation]:
-    """Texts cut into windows and tasks made into requests, under a model's tokenizer."""
+    """Texts cut into windows and tasks made into requests, under a model's tokenizer; no two of them the same."""
     _refuse_beyond_context(subject, "evaluation", protocols)
     evaluations: list[Evaluation] = []
     for protocol in protocols:
@@ -100,6 +100,13 @@ def evaluations_of(
         evaluations.append(OnWindows(cut_windows(texts, subject.tokenizer, protocol)))
     for group in tasks:
         evaluations += task_evaluations(group, subject, offline=offline)
+    first: dict[tuple[str, str], Evaluation] = {}
+    for evaluation in evaluations:
+        same = first.setdefault((evaluation.id, evaluation.tokens_id), evaluation)
+        if same is not evaluation:
+            raise ConfigError(
+                f"two evaluations are one and the same: {evaluation.describe()}; and {same.describe()}; drop one"
+            )
     return evaluations
 
 
@@ -171,7 +178,7 @@ def _bytes_of_reference(subject: Subject, evaluation: Evaluation, cache: Path) -
     dense = evaluation.reference(subject, cache)
     width = subject.model.config.get_text_config().hidden_size if dense.head else _vocabulary(subject)
     count, length = evaluation.cut.tokens.shape
-    return len(dense.missing(count)) * (length - 1) * dense.bytes_a_number * width
+    return len(dense.absent(count)) * (length - 1) * dense.bytes_a_number * width
 
 
 def _vocabulary(subject: Subject) -> int:

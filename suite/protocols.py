@@ -14,7 +14,7 @@ Windows do not overlap (no stride) and the first token of each is context only.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -35,14 +35,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # How a plain-text copy is read where the hub has rows: WikiText's keep their line ends, Penn Treebank's have none.
 READINGS = {"wikitext2": "lines", "ptb": "stripped"}
+RULE = {"cut": "joined", "documents": None, "at_most": False, "draw_seed": 0}  # where a protocol says nothing else
 FREE = ("source", "split", "windows")  # what a recipe may say of a named protocol; the printed name then says so
 
 
 class Expect(Strict):
     """What the dense model must score before anything is compressed: a paper's figure, or a colleague's."""
 
-    perplexity: float = Field(gt=1)
-    tolerance: float = Field(ge=0, description="allowed difference either way, in perplexity")
+    perplexity: float = Field(gt=1, allow_inf_nan=False)
+    tolerance: float = Field(ge=0, allow_inf_nan=False, description="allowed difference either way, in perplexity")
     model: str | None = Field(default=None, description="a model of the recipe; null is every one")
 
 
@@ -58,7 +59,7 @@ class Protocol(Tokens):
     documents: int | None = Field(default=None, ge=1, description="how many, from the start; null is all")
     windows: int | None = Field(default=None, ge=1, description="how many, from the start; null is all")
     at_most: bool = Field(default=False, description="fewer windows will do where the text is too short")
-    draw_seed: int = Field(default=0, description="of Python's generator, for cut: drawn")
+    draw_seed: int = Field(default=0, ge=0, description="of Python's generator, for cut: drawn")
     expect: tuple[Expect, ...] = Field(default=(), description="dense perplexity, checked before compression")
 
     @model_validator(mode="before")
@@ -91,29 +92,32 @@ class Protocol(Tokens):
         unneeded = {"join"} if self.cut == "drawn" else {"draw_seed"}
         return self.model_dump(mode="json", exclude={"source", "split", "protocol", "expect", *unneeded})
 
-    @property
-    def name(self) -> str:
-        """What a column header says: the full name, and what a recipe changed of it; else the text."""
-        if self.protocol is None:
-            return self._text
-        preset = PRESETS[self.protocol.partition("@")[0]]
-        elsewhere = (self.source, self.split) != (preset["source"], preset["split"])
-        fewer = self.windows is not None and self.windows != preset.get("windows")
-        of = f" on {self._text}" if elsewhere else ""
-        return f"{self.protocol}{of}{f' (first {self.windows} windows)' if fewer else ''}"
+    def name(self, count: int) -> str:
+        """What a column header says: text or full name, length, and what a recipe changed; `count` windows."""
+        preset = PRESETS[self.protocol.partition("@")[0]] if self.protocol else {}
+        elsewhere = bool(preset) and (self.source, self.split) != (preset["source"], preset["split"])
+        named = self.protocol or f"{self._text}@{self.length}"
+        changes = [
+            f" on {self._text}" if elsewhere else "",
+            f" (first {count} windows)" if self.windows not in (None, preset.get("windows")) else "",
+            {None: "", True: " with BOS", False: " without BOS"}[self.bos],
+        ]
+        return named.replace(",", "_") + "".join(changes).replace(",", "_")  # a comma ends the name
 
-    def describe(self) -> str:
+    def describe(self, count: int) -> str:
         """The protocol in words, as a caption says it: name, text, join, windows, scored tokens, BOS."""
-        text = f"{self._text}, " if self.protocol and self._text not in self.name else ""
-        documents = f"first {self.documents} documents " if self.documents else ""
-        count = "all windows" if self.windows is None else f"{self.windows} windows"
-        count = f"up to {count}" if self.at_most else count
+        name = self.name(count)
+        text = f"{self._text}, " if self._text not in name else ""
+        documents = f"first {self.documents} documents, " if self.documents else ""
+        windows = f"{'all ' if self.windows is None else ''}{count} windows of {self.length}"
+        if self.at_most:
+            windows += f" (at most {self.windows})"
         bos = {None: "tokenizer's BOS", True: "BOS in each window", False: "no BOS"}[self.bos]
         if self.cut == "drawn":
-            how = f"{documents}{count} of {self.length} from documents drawn with seed {self.draw_seed}"
+            how = f"{windows} from documents drawn with seed {self.draw_seed}"
         else:
-            how = f"{documents}joined by {self.join!r}, {count} of {self.length}, no stride"
-        return f"{self.name}, {text}{how}, {bos}"
+            how = f"joined by {self.join!r}, {windows}, no stride"
+        return f"{name}, {text}{documents}{how}, {bos}"
 
 
 class Tasks(Strict):
@@ -139,6 +143,14 @@ class Tasks(Strict):
         return (value,) if isinstance(value, str) else value
 
 
+def refuse_unknown_models(protocols: Iterable[Protocol], models: Sequence[str]) -> None:
+    """ValueError when a figure is expected of a model that is not there."""
+    for expected in (each for protocol in protocols for each in protocol.expect):
+        if expected.model is not None and expected.model not in models:
+            hint = nearest(expected.model, models)
+            raise ValueError(f"expect.model is {expected.model!r}.{hint} The models here: {', '.join(models)}")
+
+
 def _from_preset(values: dict[str, Any]) -> dict[str, Any]:
     """A named protocol's keys written out. ValueError for an unknown name and for keys that the name fixes."""
     given = str(values["protocol"])
@@ -148,21 +160,23 @@ def _from_preset(values: dict[str, Any]) -> dict[str, Any]:
     if not match or name is None:
         hint = nearest(match[1] if match else given, known)
         raise ValueError(f"no protocol {given!r}.{hint} Known, with @length: {', '.join(PRESETS)}")
-    lengths = {int(length) for length in (match[3], values.get("length")) if length}
+    lengths = {str(length) for length in (match[3], values.get("length")) if length is not None}
     if len(lengths) != 1:
         raise ValueError(
             f"protocol {given!r} with length {values.get('length')}: the window length is part of the name; "
             f"write one of them, such as {name}@2048"
         )
+    length = lengths.pop()
+    if not re.fullmatch(r"\d+", length):
+        raise ValueError(f"length {length!r} is no whole number; write one, such as {name}@2048")
     preset = PRESETS[name]
-    for key, value in preset.items():
+    for key, value in (RULE | preset).items():
         if key not in FREE and values.get(key, value) != value:
             raise ValueError(f"protocol {name} has {key} {value!r}, not {values[key]!r}; drop {key} or protocol")
-    length = lengths.pop()
     chosen = preset | {key: value for key, value in values.items() if value is not None}
     if chosen["source"] != preset["source"]:
         chosen |= {"split": values.get("split"), "source": _as_rows(chosen["source"], preset["source"])}
-    return chosen | {"protocol": f"{name}@{length}", "length": length}
+    return chosen | {"protocol": f"{name}@{length}", "length": int(length)}
 
 
 def _newest(name: str, version: str | None) -> str | None:

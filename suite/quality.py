@@ -123,12 +123,16 @@ class OnWindows:
 
     def describe(self) -> str:
         """The protocol in words."""
-        return self.cut.protocol.describe()
+        return self.cut.protocol.describe(len(self.cut.tokens))
+
+    def expects(self, model: str) -> bool:
+        """Whether the recipe states the dense model's perplexity."""
+        return any(each.model in (None, model) for each in self.cut.protocol.expect)
 
     def prepare(self, subject: Subject, device: torch.device, cache: Path) -> Noise:
         """Keep the dense model's distributions, hold them against what the recipe expects -> the noise floor."""
         self.dense = dense = self.reference(subject, cache)
-        if dense.missing(len(self.cut.tokens)):
+        if dense.unusable(len(self.cut.tokens)):
             dense.compute(subject.model.to(device), self.cut.tokens, device)
         self._refuse_unexpected(subject, dense)
         return kept_noise(dense.folder, lambda: self._noise(subject.model, device))
@@ -156,10 +160,14 @@ class OnWindows:
             found = dense.perplexity(self.cut.tokens)
             if not abs(found - expected.perplexity) <= expected.tolerance:
                 raise CalibrationError(
-                    f"the dense model {subject.name} has perplexity {found:.4f} under {self.cut.protocol.name}; "
+                    f"the dense model {subject.name} has perplexity {found:.4f} under {self._name}; "
                     f"{expected.perplexity:g} ± {expected.tolerance:g} was expected, so nothing is compressed: "
                     "check model, text and library versions, or change evaluation.expect"
                 )
+
+    @property
+    def _name(self) -> str:
+        return self.cut.protocol.name(len(self.cut.tokens))
 
     def _noise(self, model: PreTrainedModel, device: torch.device) -> Noise:
         tokens, dense = self.cut.tokens[:NOISE_WINDOWS], self._dense()

@@ -187,11 +187,12 @@ def _meaning(fields: Fields, names: Sequence[str], meanings: Mapping[str, int]) 
     return meanings[str(given).casefold()]
 
 
-def _lettered(stem: str) -> Layout:
-    """ARC, OpenBookQA and CommonsenseQA, which differ in what the question is called."""
+def _lettered(stem: str, count: int = 0) -> Layout:
+    """ARC, OpenBookQA and CommonsenseQA, which call the question differently unless choices are one string."""
 
     def write(fields: Fields) -> dict[str, Any]:
-        item = _question(fields, ("stem", "question_stem", "question"))
+        in_one_string = isinstance(fields.get("options"), str)
+        item = _question(fields, ("stem", "question" if in_one_string else stem), count=count)
         choices = {"text": list(item.choices), "label": list(item.labels)}
         return {stem: item.stem, "choices": choices, "answerKey": item.labels[item.answer]}
 
@@ -280,7 +281,7 @@ def _lambada(fields: Fields) -> dict[str, Any]:
 # By lm-eval's dataset_path, or dataset_path:dataset_name where one repository holds several tasks.
 LAYOUTS = {
     "allenai/ai2_arc": _lettered("question"),
-    "tau/commonsense_qa": _lettered("question"),
+    "tau/commonsense_qa": _lettered("question", count=5),
     "allenai/openbookqa": _lettered("question_stem"),
     "baber/piqa": Layout("goal, sol1, sol2, label (0, 1)", _piqa),
     "lighteval/siqa": Layout("context, question, answerA, answerB, answerC, label (1, 2, 3)", _social_iqa),

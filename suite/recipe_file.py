@@ -62,7 +62,9 @@ def build_tasks(values: Mapping[str, Any]) -> Tasks:
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
-    """Put `methods.rtn.bits=3` into the tree, in place. Under a list of mappings it applies to each of them."""
+    """Put `methods.rtn.bits=3` into the tree, in place. Under a list of mappings it applies to each of them,
+    or with a number to one: `evaluation.0.windows=8`.
+    """
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {override!r}: write it as path.to.key=value")
@@ -77,7 +79,11 @@ def _value(text: str, origin: str) -> Any:
 
 
 def _put(tree: Any, keys: list[str], value: Any, override: str) -> None:
-    if isinstance(tree, list):
+    if isinstance(tree, list) and keys[0].isdigit() and len(keys) > 1:
+        if int(keys[0]) >= len(tree):
+            raise ConfigError(f"--set {override!r}: the list has {len(tree)} entries, counted from 0")
+        _put(tree[int(keys[0])], keys[1:], value, override)
+    elif isinstance(tree, list):
         for branch in tree:
             _put(branch, keys, value, override)
     elif not isinstance(tree, dict):
@@ -87,7 +93,12 @@ def _put(tree: Any, keys: list[str], value: Any, override: str) -> None:
     else:
         if tree.get(keys[0]) is None:
             tree[keys[0]] = {}
-        _put(tree[keys[0]], keys[1:], value, override)
+        below = keys[1:]
+        if (
+            isinstance(tree[keys[0]], dict) and below[0] == "0" and len(below) > 1
+        ):  # a list of one, written without
+            below = below[1:]
+        _put(tree[keys[0]], below, value, override)
 
 
 class _RecipeLoader(yaml.SafeLoader):

@@ -19,10 +19,10 @@ from suite.evaluations import Evaluation, Noise, dense_cache
 from suite.ledger import load_entry, refuse_leaks
 from suite.models import Subject
 from suite.prepare import evaluations_of, pick_device, subject_of
-from suite.protocols import Protocol, Tasks
+from suite.protocols import Protocol, Tasks, refuse_unknown_models
 from suite.results import JOURNAL_NAME, Journal, Row
 from suite.runner import Outcome, alone
-from suite.scoring import Desk, identity, row_id, score
+from suite.scoring import Desk, identity, in_words, row_id, score
 from suite.speed import Phase, at_work, measured
 from suite.tracking import Tracker, default_uri
 
@@ -77,6 +77,10 @@ def reevaluate(cells: Sequence[Path], wish: Wish) -> list[Outcome]:
         raise ConfigError("nothing to evaluate by: give --protocol NAME@LENGTH, --tasks A,B,C or both")
     device = pick_device(wish.device)
     targets = [_target(cell) for cell in dict.fromkeys(cell.resolve() for cell in cells)]
+    try:
+        refuse_unknown_models(wish.protocols, list(dict.fromkeys(target.row.model for target in targets)))
+    except ValueError as error:
+        raise ConfigError(f"--protocol: {error}") from None
     plans: dict[Path, list[_Plan]] = {}
     for run, model in dict.fromkeys((target.run, target.row.model) for target in targets):
         group = [target for target in targets if (target.run, target.row.model) == (run, model)]
@@ -129,8 +133,12 @@ def _work(run: Path, plans: Sequence[_Plan], wish: Wish, device: torch.device) -
         desk = Desk(run, tracker)
         for plan in plans:
             _measure(plan, subject_of(plan.model, wish.offline), desk, device)
-        ids = {evaluation.id for plan in plans for evaluation in plan.evaluations}
-        rows = [row for row in desk.journal.rows() if row.protocol_id in ids]
+        asked = {evaluation.id: evaluation for plan in plans for evaluation in plan.evaluations}
+        rows = [
+            row.model_copy(update={"protocol": in_words(asked[row.protocol_id])})  # in the words asked for
+            for row in desk.journal.rows()
+            if row.protocol_id in asked
+        ]
     return Outcome(run, rows, uri, len(tracker.pending()))
 
 
@@ -141,7 +149,8 @@ def _measure(plan: _Plan, subject: Subject, desk: Desk, device: torch.device) ->
         (target, [each for each in plan.evaluations if row_id(target.row.cell_id, each) not in known])
         for target in plan.targets
     ]
-    wanted = {each.id: each for _, evaluations in missing for each in evaluations}
+    stated = [each for each in plan.evaluations if each.expects(plan.model)]
+    wanted = {each.id: each for each in [*stated, *(each for _, evaluations in missing for each in evaluations)]}
     noise = {key: each.prepare(subject, device, dense_cache(desk.folder)) for key, each in wanted.items()}
     subject.model.to("cpu")
     for target, evaluations in missing:

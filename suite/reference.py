@@ -7,8 +7,9 @@ to its logits (a cap, a scale) is kept as log-probabilities in float16.
 """
 
 import copy
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from suite.progress import track
 
 ROWS = {"cpu": 128}  # tokens whose [vocabulary] rows are worked on at a time: on a CPU they stay in cache
 ROWS_ELSEWHERE = 1024  # 512 MiB for a vocabulary of 128 thousand
+DIGEST = "sha256"  # in a file's metadata: a damaged reference would be a false KL, and nothing else would tell
 PROBE = (0, 1)  # token ids; any two will do
 
 
@@ -72,17 +74,21 @@ class DenseReference:
         """float32 for hidden states, float16 for log-probabilities."""
         return 4 if self.head else 2
 
-    def missing(self, count: int) -> list[int]:
-        """Which of the first `count` windows are not there or not readable."""
-        return [index for index in range(count) if not self._readable(index)]
+    def absent(self, count: int) -> list[int]:
+        """Which of the first `count` windows have no file, or one that is cut short or of another form."""
+        return [index for index in range(count) if not self._complete(index)]
+
+    def unusable(self, count: int) -> list[int]:
+        """Which of the first `count` windows are absent, or do not hold what was written."""
+        return [index for index in range(count) if not self._complete(index) or not self._intact(index)]
 
     @torch.no_grad()
     def compute(self, model: PreTrainedModel, tokens: Tensor, device: torch.device) -> None:
-        """Score the windows of tokens [windows, length] that are missing with the dense model, on its device."""
+        """Score with the dense model, on its device, the windows of tokens [windows, length] that are unusable."""
         seen: list[Tensor] = []
         hook = self.head and self.head.register_forward_hook(lambda _, given, __: seen.append(given[0]))
         try:
-            for index in track(self.missing(len(tokens)), "dense reference"):
+            for index in track(self.unusable(len(tokens)), "dense reference"):
                 logits = logits_of(model, tokens[index : index + 1], device)[0]
                 log_q = logits.log_softmax(-1)  # [length - 1, vocabulary]
                 if self.head:
@@ -91,7 +97,7 @@ class DenseReference:
                     kept = {"log_probabilities": log_q.half(), "top": log_q.argmax(-1)}
                 kept["nll"] = -log_q.gather(1, tokens[index, 1:, None].to(device))[:, 0]
                 tensors = {name: tensor.cpu().contiguous() for name, tensor in kept.items()}
-                write_atomically(window_path(self.folder, index), save(tensors))
+                write_atomically(window_path(self.folder, index), save(tensors, {DIGEST: _digest(tensors)}))
         finally:
             if hook:
                 hook.remove()
@@ -126,11 +132,23 @@ class DenseReference:
             log_p = (part if head is None else head(part)).float().log_softmax(-1)
             yield rows, log_p, log_p.argmax(-1) if head else tensors["top"][rows].to(device)
 
-    def _readable(self, index: int) -> bool:
+    def _complete(self, index: int) -> bool:
         try:
             with safe_open(window_path(self.folder, index), "pt") as tensors:
-                return set(tensors.keys()) == (
-                    {"hidden", "nll"} if self.head else {"log_probabilities", "top", "nll"}
-                )
+                named = {"hidden", "nll"} if self.head else {"log_probabilities", "top", "nll"}
+                return set(tensors.keys()) == named and DIGEST in (tensors.metadata() or {})
         except (OSError, SafetensorError):
             return False
+
+    def _intact(self, index: int) -> bool:
+        path = window_path(self.folder, index)
+        with safe_open(path, "pt") as tensors:
+            return bool(tensors.metadata()[DIGEST] == _digest(load_file(path)))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the bytes of all tensors, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()

@@ -16,6 +16,7 @@ from suite.errors import ResultError
 
 SCHEMA_VERSION = 2  # 1 had no window_kl, task, noise, revision or measures
 JOURNAL_NAME = "results.jsonl"
+NOISE_ITEMS = 64  # of a task, from the start: those on which its noise floor is measured
 
 Status = Literal["ok", "void", "unsupported", "failed"]
 Measures = Literal["perplexity", "task"]

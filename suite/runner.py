@@ -68,8 +68,11 @@ def run(recipe: Recipe, options: Options) -> Outcome:
         recipe_path = folder / f"recipe-{recipe.sha256[:8]}.yaml"
         write_atomically(recipe_path, recipe_text.encode())
         study = _Study(recipe, folder, device, Desk(folder, tracker, [recipe_path]))
+        for model in prepared:
+            study.expect(model, options.offline)
         rows = [row for model in prepared for row in study.run(model, subject_of(model.model, options.offline))]
-    return Outcome(folder, rows, uri, len(tracker.pending()))
+    once = {row.row_id: row for row in rows}  # two names of one model make the same rows
+    return Outcome(folder, list(once.values()), uri, len(tracker.pending()))
 
 
 @contextmanager
@@ -94,6 +97,14 @@ class _Study:
     device: torch.device
     desk: Desk
 
+    def expect(self, model: Prepared, offline: bool) -> None:
+        """CalibrationError when a dense model does not score what the recipe says, before any is compressed."""
+        if stated := [each for each in model.evaluations if each.expects(model.model)]:
+            subject = subject_of(model.model, offline)
+            for evaluation in stated:
+                evaluation.prepare(subject, self.device, dense_cache(self.folder))
+            subject.model.to("cpu")
+
     def run(self, model: Prepared, subject: Subject) -> list[Row]:
         """All rows of one model, old and new."""
         for entry in model.entries.values():
@@ -110,7 +121,13 @@ class _Study:
             self._compress(subject, group, model)
             for job in group:
                 known |= {row.row_id: row for row in self._evaluate(subject, job, model, noise, known)}
-        return [known[each] for job in jobs for each in wanted[job.id]]
+        return [
+            known[each].model_copy(
+                update=identity(evaluation)
+            )  # in today's words: the same text may be named anew
+            for job in jobs
+            for each, evaluation in zip(wanted[job.id], model.evaluations, strict=True)
+        ]
 
     def _job(self, cell: Cell, entry: Entry | None, subject: Subject) -> Job:
         cell_id = cell.identity(subject.fingerprint, entry.id if entry else None, ARITHMETIC)

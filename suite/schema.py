@@ -42,6 +42,8 @@ def first_error(error: ValidationError, prefix: str = "") -> str:
     where = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
     message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    given = first.get("input")
-    shown = "" if isinstance(given, Mapping) or first["type"] == "value_error" else f" (given: {given!r})"
+    given, shown = first.get("input"), ""
+    if first["type"] != "value_error":
+        message = message.replace("tuple", "list").replace(" after validation", "")
+        shown = "" if isinstance(given, Mapping) else f" (given: {given!r})"
     return f"{where or 'recipe'}: {message}{shown}"

@@ -25,11 +25,16 @@ def row_id(cell_id: str, evaluation: Evaluation) -> str:
     return digest([cell_id, evaluation.id, evaluation.tokens_id])[:16]
 
 
+def in_words(evaluation: Evaluation) -> str:
+    """The row's `protocol`."""
+    return f"{evaluation.describe()}, {ARITHMETIC}"
+
+
 def identity(evaluation: Evaluation) -> dict[str, Any]:
     """The fields of a row that say how it was measured."""
     return {
         "measures": evaluation.measures,
-        "protocol": f"{evaluation.describe()}, {ARITHMETIC}",
+        "protocol": in_words(evaluation),
         "protocol_id": evaluation.id,
         "evaluated_tokens": evaluation.tokens_id,
     }

@@ -33,6 +33,8 @@ class Store:
         database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
         # two processes laying out one sqlite file at once leave it broken
         with FileLock(f"{database}.lock", LOCK_SECONDS) if database else nullcontext():
+            if database and not database.exists():
+                _lay_out(database)
             self.client = MlflowClient(uri)
             self.experiment_id = self._experiment(database)
         self.runs = self._known_runs()
@@ -50,7 +52,7 @@ class Store:
             self.experiment_id,
             created - int(cost * 1000),
             tags,
-            f"{row.label} seed {row.seed}",
+            f"{row.label} seed {row.seed} {row.protocol_name}",
         )
         run_id = str(run.info.run_id)
         metrics = [Metric(name, value, created, 0) for name, value in _metrics(row).items()]
@@ -95,6 +97,14 @@ class Store:
             self.runs[row.recipe_sha256] = run_id
         self.parents.add(self.runs[row.recipe_sha256])
         return self.runs[row.recipe_sha256]
+
+
+def _lay_out(database: Path) -> None:
+    """Make MLflow's tables under another name: that takes seconds, and a file left halfway is never mended."""
+    fresh = database.with_name(f".{database.name}.new")
+    fresh.unlink(missing_ok=True)
+    MlflowClient(f"{SQLITE}{fresh}").search_experiments(max_results=1)
+    fresh.rename(database)
 
 
 def _tags(row: Row) -> dict[str, str]:

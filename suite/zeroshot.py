@@ -29,11 +29,9 @@ from suite.ledger import tokens_hash
 from suite.models import Subject
 from suite.progress import track
 from suite.protocols import Tasks
-from suite.results import Measures, TaskScore
+from suite.results import NOISE_ITEMS, Measures, TaskScore
 from suite.schema import digest
 from suite.tasks import HARNESS, Item, Loaded, load_task, quiet_harness
-
-NOISE_ITEMS = 64  # on which the noise floor is measured
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +75,13 @@ class OnItems:
         """The task as the recipe has it, harness, origin, how many items, batch size."""
         total = self.loaded.total
         count = f"first {self._limit} of {total} items" if self._limit else f"all {total} items"
-        harness = f"{HARNESS} (task version {self.loaded.version})"
+        version = f" (task version {self.loaded.version})" if self.loaded.version != "none" else ""
         how = f"{count}, zero-shot, batch of {self.asked.batch_size}"
-        return f"{self.loaded.name}, {harness}, {self.loaded.origin}, {how}"
+        return f"{self.loaded.name}, {HARNESS}{version}, {self.loaded.origin}, {how}"
+
+    def expects(self, model: str) -> bool:
+        """No figure can be expected of a task."""
+        return False
 
     def prepare(self, subject: Subject, device: torch.device, cache: Path) -> Noise:
         """How far the dense model's figures move with another batch size and in bfloat16, measured once."""
@@ -156,8 +158,10 @@ def _tokens_id(loaded: Loaded, model: PreTrainedModel, tokenizer: PreTrainedToke
     encoder = _harness(model, tokenizer, batch_size=1, kind=_Encoder)
     flat: list[int] = []
     cut = 0
-    for item in loaded.items:
-        for context, continuation in encoder.loglikelihood(list(item.requests), disable_tqdm=True):
+    with quiet_harness():
+        encoded = [encoder.loglikelihood(list(item.requests), disable_tqdm=True) for item in loaded.items]
+    for item, pairs in zip(loaded.items, encoded, strict=True):
+        for context, continuation in pairs:
             if not 0 < len(continuation) <= encoder.max_length:
                 raise AssetError(f"{item.where}: a choice of {len(continuation)} tokens cannot be scored")
             cut += len(context) + len(continuation) > encoder.max_length + 1

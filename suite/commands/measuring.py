@@ -51,8 +51,10 @@ def evaluate(  # noqa: PLR0913 - a command's options
     The rows join those of the cells' run, and the tables hold all of its rows under these protocols. What was
     measured before is not measured again.
     """
+    names = None if tasks is None else _listed("--tasks", tasks)
+    _at_least_one({"--windows": windows, "--limit": limit, "--batch-size": batch_size})
     _goes_with("--protocol", protocol, {"--source": source, "--windows": windows})
-    _goes_with("--tasks", tasks, {"--task-dir": task_dir, "--limit": limit, "--batch-size": batch_size})
+    _goes_with("--tasks", names, {"--task-dir": task_dir, "--limit": limit, "--batch-size": batch_size})
     if source is not None and len(protocol or ()) > 1:
         raise ConfigError(
             "--source replaces the text of one --protocol; give each its own in a mapping, {source: FILE}"
@@ -65,7 +67,7 @@ def evaluate(  # noqa: PLR0913 - a command's options
     text = _given(source=source, windows=windows)
     harness = _given(folder=task_dir, limit=limit, batch_size=batch_size)
     protocols = [build_protocol(each, text) for each in protocol or ()]
-    groups = [build_tasks({"names": tasks.split(","), **harness})] if tasks is not None else []
+    groups = [build_tasks({"names": names, **harness})] if names else []
     for outcome in reevaluate(cell, Wish(tuple(protocols), tuple(groups), offline, device, allow_overlap)):
         typer.echo(f"\n{Report(outcome.rows).text()}")
         show_waiting(outcome)
@@ -105,6 +107,21 @@ def _goes_with(option: str, given: object, others: dict[str, Any]) -> None:
     alone = [name for name, value in others.items() if value is not None]
     if alone and not given:
         raise ConfigError(f"{alone[0]} says more of {option}, which is missing; give both or neither")
+
+
+def _listed(option: str, text: str) -> list[str]:
+    """Names between commas, blanks around them apart. ConfigError when there is none."""
+    names = [name for part in text.split(",") if (name := part.strip())]
+    if not names:
+        raise ConfigError(f"{option} is {text!r}, which names nothing; write names with commas, such as A,B,C")
+    return names
+
+
+def _at_least_one(options: dict[str, int | None]) -> None:
+    """ConfigError for a count below one."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; give a whole number from 1, or leave it out")
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -56,13 +56,13 @@ def make_task(make_row: Callable[..., Row]) -> Callable[..., Row]:
         score = TaskScore(
             task=task,
             harness="lm-eval 0.4.13",
-            task_version="1.0",
+            task_version=given.pop("task_version", "1.0"),
             origin=f"{task}_test.jsonl",
             metrics=shares | given.pop("metrics", {}),
             stderr={name: math.sqrt(share * (1 - share) / (count - 1)) for name, share in shares.items()},
             items=items,
             scored_items=count,
-            items_in_task=570,
+            items_in_task=given.pop("items_in_task", 570),
             limit=limit,
             batch_size=16,
         )

@@ -101,6 +101,12 @@ def test_the_interval_stands_with_its_number(tmp_path: Path, make_row: MakeRow) 
     assert "0.2500<small>±0.6353</small>" in Report(rows).write(tmp_path).read_text()
 
 
+def test_where_there_is_no_room_the_first_label_brings_the_others(tmp_path: Path, make_row: MakeRow) -> None:
+    page = Report([make_row("a"), make_row("b", title="RTN", statistics_mode="none")]).write(tmp_path).read_text()
+    assert '<td class="label" data-rest="2:4, dense">Wanda</td>' in page
+    assert '<td class="label" data-rest="2:4">RTN</td>' in page
+
+
 def test_details_have_tasks_and_noise_but_no_number_for_each_item(
     tmp_path: Path, make_windows: MakeRow, make_task: MakeRow
 ) -> None:

@@ -68,7 +68,14 @@ def test_rows_without_data_alone_make_one_table(make_row: MakeRow) -> None:
 
 def test_the_caption_says_model_protocol_budget_machine_and_date(study: list[Row]) -> None:
     caption = only(study).caption
-    for part in ("smollm2-135m (f1)", "8 windows of 512", "c4, 8 x 512", "Test CPU, 2 cores", "2030-01-02"):
+    for part in (
+        "smollm2-135m (weights f1)",
+        "(protocol proto123)",
+        "8 windows of 512",
+        "c4, 8 x 512",
+        "Test CPU, 2 cores",
+        "2030-01-02",
+    ):
         assert part in caption
 
 
@@ -116,7 +123,7 @@ def test_an_entry_that_lacks_a_task_has_no_mean(make_task: MakeRow) -> None:
 def test_a_task_without_accuracy_shows_what_it_has_and_there_is_no_mean(make_task: MakeRow) -> None:
     rows = [make_task("a", "lambada", metrics={"perplexity": 9.5}), make_task("b", "piqa", acc="0001")]
     table = only(rows)
-    assert table.numbers["lambada perplexity"][0] == 9.5
+    assert table.numbers["lambada perplexity"][0] == pytest.approx(9.5)
     assert "mean acc %" not in table.headers
 
 
@@ -137,9 +144,53 @@ def test_a_caption_of_tasks_says_harness_batch_limit_and_items(make_task: MakeRo
         "lm-eval 0.4.13",
         "batch of 16",
         "first 4 items",
-        "arc_easy 1.0 (arc_easy_test.jsonl, 4 of 570 items, arc_easy)",
+        "arc_easy (task version 1.0; arc_easy_test.jsonl, 4 of 570 items; protocol arc_easy)",
     ):
         assert part in caption
+
+
+def test_a_caption_leaves_out_the_version_of_a_task_that_has_none(make_task: MakeRow) -> None:
+    assert "arc_easy (arc_easy_test.jsonl, 4" in only([make_task("a", acc="0001", task_version="none")]).caption
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"limit": 500, "items_in_task": 4}, {"limit": None, "items_in_task": 4}, "all items:"),
+        ({"limit": 500, "items_in_task": 4}, {"limit": 9, "items_in_task": 4}, "all items:"),
+        ({"limit": 4, "items_in_task": 9}, {"limit": 4, "items_in_task": 8}, "first 4 items of each task:"),
+        (
+            {"limit": 4, "items_in_task": 4},
+            {"limit": 4, "items_in_task": 8},
+            "at most the first 4 items of each task:",
+        ),
+    ],
+)
+def test_a_limit_counts_where_it_leaves_something_out(
+    make_task: MakeRow, first: dict[str, int], second: dict[str, int], told: str
+) -> None:
+    table = only([make_task("a", acc="0001", **first), make_task("b", "piqa", acc="0011", **second)])
+    assert f", batch of 16, {told}" in table.caption
+    assert "mean acc %" in table.headers
+
+
+def test_limits_that_cut_and_those_that_do_not_are_two_tables(make_task: MakeRow) -> None:
+    rows = [make_task("a", acc="0001", limit=4), make_task("b", "piqa", acc="0011", limit=9, items_in_task=4)]
+    assert [table.headers[1] for table in comparisons(rows)] == ["arc_easy acc %", "piqa acc %"]
+
+
+@pytest.mark.parametrize(
+    ("right", "shown"),
+    [
+        ({"acc": "0001"}, ["lambada acc %", "lambada perplexity"]),
+        ({}, ["lambada perplexity", "lambada word_perplexity"]),
+    ],
+)
+def test_perplexity_stands_beside_accuracy_and_other_metrics_only_without(
+    make_task: MakeRow, right: dict[str, str], shown: list[str]
+) -> None:
+    row = make_task("a", "lambada", metrics={"perplexity": 9.5, "word_perplexity": 12.0}, **right)
+    assert only([row]).headers[1:] == shown
 
 
 def test_perplexity_and_tasks_of_one_model_are_two_tables(make_row: MakeRow, make_task: MakeRow) -> None:

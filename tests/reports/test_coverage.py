@@ -98,7 +98,7 @@ def test_two_budgets_are_two_lines_that_name_them(make_row: MakeRow) -> None:
 
 def test_a_voided_layer_is_named(make_row: MakeRow) -> None:
     reason = "model.layers.0.mlp.up_proj decodes to NaN"
-    table = only([make_row("a", audit=audit()), make_row("b", seed=1, status="void", reason=reason)]).table
+    table = only([make_row("a", audit=audit(0)), make_row("b", seed=1, status="void", reason=reason)]).table
     assert table.notes == (f"Wanda 2:4 (dense): 1 of 2 seeds: void: {reason}",)
 
 
@@ -108,6 +108,12 @@ def test_older_rows_say_only_whether_damping_was_raised(make_row: MakeRow) -> No
     printed = only(rows).table.printed()
     assert list(printed["layers with raised damping"]) == ["0", "–"]
     assert list(printed["most raises"]) == ["0", "2"]
+
+
+@pytest.mark.parametrize(("raised", "told"), [(None, True), (0, False), (3, False)])
+def test_a_method_that_damps_nothing_is_explained(make_row: MakeRow, raised: int | None, told: bool) -> None:
+    notes = only([make_row("a", audit=audit(raised))]).table.notes
+    assert any("the method damps nothing" in note for note in notes) == told
 
 
 def test_every_model_has_its_own(make_row: MakeRow) -> None:

@@ -45,6 +45,21 @@ def test_a_line_says_what_was_scored_or_what_came_of_it(make_row):
     assert lines[2].endswith("  void")
 
 
+def test_a_line_says_recipe_and_stored_bits(make_row):
+    lines = listing([make_row("r0", recipe="mine", stored_bits_per_weight=2.0004), make_row("r1", size=None)])
+    assert [line.split()[1] for line in lines.splitlines()[1:]] == ["mine", "quickstart"]
+    assert [line.split()[6] for line in lines.splitlines()[1:]] == ["2.000", "–"]
+
+
+def test_a_protocols_name_has_digits_of_its_id_where_several_share_it(make_row):
+    one = {"protocol": "c4@8 (first 8 windows), rest", "protocol_id": "aaaabbbb"}
+    rows = [make_row("r0", **one), make_row("r1", **one), make_row("r2", protocol="ptb@8, rest")]
+    assert "aaaa" not in listing(rows)
+    text = listing([*rows, make_row("r3", **{**one, "protocol_id": "ccccdddd"})])
+    assert [text.count(f"(first 8 windows) {digits}  ") for digits in ("aaaa", "cccc")] == [2, 1]
+    assert "ptb@8  " in text
+
+
 def test_columns_begin_under_their_headers(make_row):
     header, line, longer = listing([make_row("r0"), make_row("r1", model="a-much-longer-name")]).splitlines()
     assert {each.index("Wanda") for each in (line, longer)} == {header.index("method")}

@@ -125,14 +125,38 @@ def test_accuracies_are_marked_task_by_task(make_task: MakeRow) -> None:
 def test_the_note_says_what_a_mark_means(make_windows: MakeRow) -> None:
     note = only([make_windows("a"), make_windows("b", worse=0.1)]).below("*")[-1]
     assert note.startswith(
-        "* best of its size (stored bits within 5 %; N:M patterns by themselves) and all that cannot be"
+        "* best of its size (stored bits within 5 %; N:M patterns by themselves; an entry alone in its size is "
+        "not marked, dense takes no part) and all that cannot be"
     )
     assert note.endswith("paired bootstrap over 8 windows, 10,000 resamples, Holm, 5 %.")
 
 
+@pytest.mark.parametrize(
+    ("items", "told"), [(64, "noise floor: acc 10 points (bfloat16)"), (65, "noise floor, first 64 items: acc 10")]
+)
+def test_the_note_says_when_the_noise_floor_is_of_the_first_items(
+    make_task: MakeRow, items: int, told: str
+) -> None:
+    noise = {"bfloat16": {"acc": 0.1}}
+    rows = [make_task(right, acc=right * items, settings={"n": right}, noise=noise) for right in "01"]
+    assert told in only(rows).mark_note
+
+
 def test_what_follows_plus_minus_is_explained(make_row: MakeRow, make_task: MakeRow) -> None:
     assert only([make_task("a", acc="0001")]).below("*")[0] == "±: standard error over items."
-    assert "over seeds" in only([make_row("a", kl_mean=1.0), make_row("b", seed=1)]).below("*")[0]
+    assert "over seeds" in only([make_row("a", kl_mean=1.0), make_row("b", seed=1)]).below("*")[1]
+
+
+def test_a_mean_of_perplexities_says_of_what(make_row: MakeRow, make_task: MakeRow) -> None:
+    told = "Perplexity: mean of the logarithm over seeds."
+    assert told in only([make_row("a"), make_row("b", seed=1)]).notes
+    assert told not in only([make_row("a"), make_row("b", settings={})]).notes
+    assert told not in only([make_task("a", acc="01"), make_task("b", acc="01", seed=1)]).notes
+
+
+def test_a_tasks_perplexity_over_seeds_is_the_mean_of_the_logarithm_too(make_task: MakeRow) -> None:
+    rows = [make_task(f"{s}", acc="01", metrics={"perplexity": 10.0 * 4**s}, seed=s) for s in (0, 1)]
+    assert only(rows).numbers["arc_easy perplexity"][0] == pytest.approx(20.0)
 
 
 def test_a_missing_number_is_a_dash_and_a_huge_one_keeps_its_size(make_row: MakeRow) -> None:

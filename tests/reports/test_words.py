@@ -62,12 +62,35 @@ def test_the_reason_why_nothing_can_be_told_is_said(make_row: MakeRow) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        ((1, 1), "windows and one seed (another may differ), 10,000"),
+        ((3, 3), "windows and 3 seeds, 10,000"),
+        ((1, 3), "windows and seeds (a: 1 seed, b: 3 seeds), 10,000"),
+    ],
+)
+def test_it_says_how_many_seeds_each_side_has(measured: MakeRow, seeds: tuple[int, int], told: str) -> None:
+    a, b = (
+        [measured(f"{name}{seed}", seed=seed) for seed in range(count)]
+        for name, count in zip("ab", seeds, strict=True)
+    )
+    assert told in " ".join(in_words(compare(a, b), a[0], b[0]).split())
+
+
+def test_a_side_of_several_seeds_is_not_named_as_one_row(measured: MakeRow) -> None:
+    a, b = [measured("a0")], [measured(f"b{seed}", seed=seed) for seed in range(3)]
+    text = in_words(compare(a, b), a[0], b[0])
+    assert "a: a0, Wanda" in text and "b: b0 and 2 more seeds, Wanda" in text
+    assert "a: b1 and 1 more seed, " in in_words(compare(b[1:], a), b[1], a[0])
+
+
+@pytest.mark.parametrize(
     ("other", "caution"),
     [
         ({"calibration": "c4, 16 x 512 tokens"}, "two calibration budgets, a: c4, 8 x 512 tokens; b: c4, 16"),
         ({"stored_bits_per_weight": 3.0}, "two sizes, 2.125 and 3.000"),
         ({"environment": {"machine": "Other CPU"}}, "two machines, a: Test CPU"),
-        ({"model_fingerprint": "f2"}, "two models, a: smollm2-135m (f1); b: smollm2-135m (f2)"),
+        ({"model_fingerprint": "f2"}, "two models, a: smollm2-135m (weights f1); b: smollm2-135m (weights f2)"),
     ],
 )
 def test_what_else_differs_is_said(measured: MakeRow, other: dict[str, object], caution: str) -> None:

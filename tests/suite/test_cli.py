@@ -146,7 +146,7 @@ def test_evaluate_scores_tasks_from_a_folder_and_keeps_what_was_answered(finishe
     item = {"question": "Which is wet?", "choices": {"text": ["a stone", "the sea"], "label": ["A", "B"]}}
     (tmp_path / "arc_easy.jsonl").write_text(f"{json.dumps(item | {'answerKey': 'B'})}\n" * 3)
     cell = next((finished[0] / "cells").iterdir())
-    arguments = "--tasks", "arc_easy", "--task-dir", tmp_path, "--limit", "2", "--batch-size", "1"
+    arguments = "--tasks", " arc_easy ,", "--task-dir", tmp_path, "--limit", "2", "--batch-size", "1"
     status, out, _ = invoke("evaluate", cell, *arguments, "--offline", "--device", "cpu")
     assert status == 0 and "arc_easy" in out and "2 of 3" in out and "batch of 1," in out
     [items] = (finished[0] / "items").iterdir()
@@ -160,10 +160,15 @@ EVALUATE_MISTAKES = [
     (["--protocol", "wikitext2-raw@64", "--source", "missing.txt"], "missing.txt"),
     (["--protocol", "{source: a.txt, lenght: 64}"], "Did you mean 'length'?"),
     (["--protocol", "{source: a.txt"], "is not a YAML value"),
-    (["--protocol", "wikitext2-raw@64", "--windows", "0"], "--protocol.windows: input should be greater"),
+    (["--protocol", "wikitext2-raw@64", "--windows", "0"], "--windows is 0; give a whole number from 1"),
     (["--protocol", "c4@64", "--protocol", "ptb@64", "--source", "a.txt"], "give each its own in a mapping"),
     (["--tasks", "arc_easy", "--windows", "3"], "--windows says more of --protocol"),
-    (["--tasks", "arc_easy", "--limit", "0"], "--tasks.limit: input should be greater"),
+    (["--tasks", "arc_easy", "--limit", "0"], "--limit is 0; give a whole number from 1"),
+    (["--tasks", "arc_easy", "--batch-size", "-1"], "--batch-size is -1; give"),
+    (["--tasks", " , "], "--tasks is ' , ', which names nothing"),
+    (["--tasks", "", "--limit", "3"], "--tasks is '', which names nothing"),
+    (["--tasks", "arc_easy", "--task-dir", "nowhere"], "tasks.folder (--task-dir): nowhere is no directory"),
+    (["--tasks", "packaged:hellaswag"], "tasks.names (--tasks): the asset wheel has no"),
     (["--tasks", "arc_eazy"], "Did you mean 'arc_easy'?"),
 ]
 

@@ -65,6 +65,13 @@ def test_an_override_reaches_every_variant_of_a_method():
     assert values["methods"]["rtn"] == [{"bits": 2, "group_size": 32}, {"bits": 3, "group_size": 32}]
 
 
+def test_a_number_in_an_override_is_one_entry_of_a_list_and_0_is_a_mapping_that_stands_alone():
+    values = {"evaluation": [{"length": 8}, {"length": 8}], "calibration": {"length": 8}}
+    for override in ("evaluation.1.length=16", "calibration.0.length=32"):
+        apply_override(values, override)
+    assert values == {"evaluation": [{"length": 8}, {"length": 16}], "calibration": {"length": 32}}
+
+
 def test_an_override_makes_the_mappings_it_needs_and_reads_yaml():
     values = {"methods": {"dense": None}}
     apply_override(values, "methods.nowag-p.sparsity=[0.5, 2:4]")
@@ -103,6 +110,8 @@ def test_an_override_makes_the_mappings_it_needs_and_reads_yaml():
         ({"name": "a/b"}, "name"),
         ({"models": []}, "models"),
         ({"seeds": ["x"]}, "seeds.0"),
+        ({"seeds": [1, -1]}, "seeds.1"),
+        ({"name": "a" * 101}, "name"),
         ({"evaluation": {"source": "x", "length": 1}}, "evaluation.0.length"),
         ({"evaluation": {"source": "x", "length": 8, "join": None}}, "join is null"),
     ],
@@ -127,7 +136,9 @@ def test_a_missing_recipe_is_refused():
         load_recipe(Path("nowhere.yaml"))
 
 
-@pytest.mark.parametrize("override", ["methods.rtn.bits", "=3", "name.x=1", "methods.rtn.bits=[", "nmae=x"])
+@pytest.mark.parametrize(
+    "override", ["methods.rtn.bits", "=3", "name.x=1", "methods.rtn.bits=[", "nmae=x", "models.7.x=1"]
+)
 def test_a_wrong_override_is_refused(recipe_values, write_recipe, override):
     with pytest.raises(ConfigError):
         load_recipe(write_recipe(recipe_values), [override])

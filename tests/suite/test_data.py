@@ -91,6 +91,11 @@ def test_a_text_file_is_one_document_byte_for_byte(tmp_path):
     assert load_texts(str(tmp_path / "a.txt")).documents == ("é one\r\n\r\ntwo\n",)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_jsonl_file(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "A"}\n')
+    assert load_texts(str(tmp_path / "a.jsonl")).documents == ("A",)
+
+
 def test_lines_are_the_hubs_rows_with_their_ends_or_without(tmp_path):
     (tmp_path / "a.raw").write_bytes("\n = É = \r\n \t \r\n two\u2028three \n".encode())
     rows = {how: load_texts(f"{tmp_path / 'a.raw'}#{how}").documents for how in ("lines", "stripped")}
@@ -115,6 +120,8 @@ def test_compressed_lines_read_like_plain_ones(tmp_path):
     ("second", "words"),
     [
         ("{", "a.jsonl:2 is not JSON"),
+        ('{"text": null}', "a.jsonl:2 has no text field 'text'; it has text .NoneType."),
+        ('{"text": "\\ud800"}', "a.jsonl:2 holds .* which is half a character"),
         ('{"body": "x"}', "a.jsonl:2 has no text field 'text'; it has body"),
         ('{"text": 3}', "a.jsonl:2 has no text field 'text'"),
         ("[1]", "a.jsonl:2 has no text field 'text'; it has list"),

@@ -96,6 +96,12 @@ def test_a_damaged_entry_is_refused(tokenizer, tmp_path, damage):
         load_entry(path)
 
 
+def test_a_small_task_that_lies_whole_in_a_large_budget_is_a_leak():
+    words = [str(i) for i in range(20_000)]
+    with pytest.raises(CalibrationError, match="100% of the evaluation text is also calibration text"):
+        refuse_leaks([" ".join(words)], [" ".join(words[500:520])], "a, b")
+
+
 def test_copied_text_is_a_leak_and_common_phrases_are_not():
     words = [f"word{i}" for i in range(200)]
     with pytest.raises(CalibrationError, match="allow_overlap"):

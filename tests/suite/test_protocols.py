@@ -21,7 +21,7 @@ def refused(value) -> str:
 
 def test_a_name_without_a_version_is_the_newest_and_is_printed_in_full():
     assert named("wikitext2-raw@2048") == named("wikitext2-raw/1@2048") == named("wikitext2-raw", length=2048)
-    assert named("wikitext2-raw@2048").name == "wikitext2-raw/1@2048"
+    assert named("wikitext2-raw@2048").name(9) == "wikitext2-raw/1@2048"
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -38,7 +38,19 @@ def test_gptqs_c4_is_256_drawn_windows_and_the_new_one_at_most_256_of_1100_docum
 
 def test_another_text_or_fewer_windows_stand_in_the_name():
     changed = named("wikitext2-raw@128", source="/data/wiki.valid.raw", windows=4)
-    assert changed.name == "wikitext2-raw/1@128 on wiki.valid.raw#lines (first 4 windows)"
+    assert changed.name(4) == "wikitext2-raw/1@128 on wiki.valid.raw#lines (first 4 windows)"
+    assert named("ptb@64", bos=True).name(9) == "ptb/1@64 with BOS"
+
+
+def test_a_protocol_written_out_is_named_by_text_length_and_what_is_not_the_default():
+    assert Protocol(source="a/notes.txt", length=64).name(9) == "notes.txt@64"
+    fewer = Protocol(source="a,b.txt", length=64, windows=9, at_most=True, bos=False)
+    assert fewer.name(7) == "a_b.txt@64 (first 7 windows) without BOS"
+    assert "7 windows of 64 (at most 9)" in fewer.describe(7)
+
+
+def test_the_windows_that_there_are_are_counted_in_the_words():
+    assert "all 130 windows of 2048" in named("wikitext2-raw@2048").describe(130)
 
 
 def test_a_plain_copy_is_read_as_the_hubs_rows():
@@ -58,6 +70,14 @@ def test_the_rule_of_a_name_is_that_of_its_keys():
         ("wikitext2-raw/7@2048", "no protocol 'wikitext2-raw/7@2048'"),
         ({"protocol": "c4@64", "length": 128}, "the window length is part of the name"),
         ({"protocol": "c4-new@64", "join": "\n"}, "c4-new/1 has join ' ', not '\\n'; drop join or protocol"),
+        ({"protocol": "ptb@64", "cut": "drawn"}, "ptb/1 has cut 'joined', not 'drawn'"),
+        ({"protocol": "ptb@64", "documents": 5}, "ptb/1 has documents None, not 5"),
+        ({"protocol": "ptb", "length": [64, 128]}, "length '[64, 128]' is no whole number"),
+        ({"protocol": "ptb", "length": 64.5}, "length '64.5' is no whole number"),
+        (
+            {"source": "x", "length": 8, "expect": {"perplexity": float("inf"), "tolerance": 1}},
+            "expect.0.perplexity",
+        ),
         ({"source": "x", "length": 8, "cut": "drawn"}, "say how many windows to draw"),
         ({"source": "x", "length": 8, "expect": {"perplexity": 5, "tolerance": -1}}, "expect.0.tolerance"),
         ({"source": "x", "length": 8, "expect": {"ppl": 5}}, "unknown key 'ppl'"),

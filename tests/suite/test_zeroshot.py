@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 from dataclasses import replace
 from functools import cache
@@ -238,6 +239,7 @@ def test_a_task_describes_itself_name_first(evaluate):
         f"zero-shot, batch of {BATCH}"
     )
     assert f", all {COUNT} items, " in evaluate("arc_easy", limit=COUNT).describe()
+    assert "(task version" not in evaluate("commonsense_qa").describe()
 
 
 def test_the_noise_floor_is_how_far_figures_move_with_batch_and_dtype(evaluate, subject, tmp_path):
@@ -283,6 +285,13 @@ def test_requests_beyond_the_models_positions_are_told(evaluate, subject, caplog
     monkeypatch.setattr(subject.model.config, "max_position_embeddings", 3)
     with pytest.raises(AssetError, match=r"arc_easy.jsonl:\d+: a choice of \d+ tokens cannot be scored"):
         evaluate("arc_easy")
+
+
+def test_a_tokenizer_does_not_warn_of_long_requests(evaluate, subject, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    monkeypatch.setattr(subject.tokenizer, "model_max_length", 3)
+    evaluate("arc_easy").measure(subject.model, CPU)
+    assert not caplog.records
 
 
 def test_measuring_shows_nothing_but_our_own_progress(evaluate, subject, capfd, caplog):
