@@ -110,7 +110,7 @@ class Protocol(Tokens):
         text = f"{self._text}, " if self._text not in name else ""
         documents = f"first {self.documents} documents, " if self.documents else ""
         windows = f"{'all ' if self.windows is None else ''}{count} windows of {self.length}"
-        if self.at_most:
+        if self.at_most and self.windows:
             windows += f" (at most {self.windows})"
         bos = {None: "tokenizer's BOS", True: "BOS in each window", False: "no BOS"}[self.bos]
         if self.cut == "drawn":

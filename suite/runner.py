@@ -121,10 +121,8 @@ class _Study:
             self._compress(subject, group, model)
             for job in group:
                 known |= {row.row_id: row for row in self._evaluate(subject, job, model, noise, known)}
-        return [
-            known[each].model_copy(
-                update=identity(evaluation)
-            )  # in today's words: the same text may be named anew
+        return [  # in today's words: a text that was measured before may be named anew
+            known[each].model_copy(update=identity(evaluation))
             for job in jobs
             for each, evaluation in zip(wanted[job.id], model.evaluations, strict=True)
         ]
