@@ -9,40 +9,51 @@ from suite.commands.shared import DeviceOption, OfflineOption, OutOption, check,
 from suite.errors import ConfigError
 
 
+CellsArgument = Annotated[list[Path], typer.Argument(metavar="CELL", help="Finished cells, runs/NAME/cells/ID.")]
+ProtocolsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--protocol",
+        metavar="NAME@LENGTH",
+        help="Such as wikitext2-raw@2048; or a mapping: '{source: my.txt, length: 512, windows: 20}'.",
+    ),
+]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", metavar="FILE", help="A copy of the protocol's text.")
+]
+WindowsOption = Annotated[
+    int | None, typer.Option("--windows", help="Windows of a protocol, from the start; default: all.")
+]
+TasksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tasks", metavar="A,B,C", help="Zero-shot tasks by lm-eval's names; packaged:NAME needs no hub."
+    ),
+]
+TaskDirOption = Annotated[
+    str | None, typer.Option("--task-dir", metavar="DIR", help="Folder of TASK.jsonl files, for no hub.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", help="Items of each task, from the start; default: all.")
+]
+BatchSizeOption = Annotated[
+    int | None, typer.Option("--batch-size", help="Sequences of a task in one forward pass.")
+]
+OverlapOption = Annotated[
+    bool, typer.Option("--allow-overlap", help="Accept evaluation text that the cell was calibrated on.")
+]
+
+
 def evaluate(  # noqa: PLR0913 - a command's options
-    cell: Annotated[list[Path], typer.Argument(metavar="CELL", help="Finished cells, runs/NAME/cells/ID.")],
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--protocol",
-            metavar="NAME@LENGTH",
-            help="Such as wikitext2-raw@2048; or a mapping: '{source: my.txt, length: 512, windows: 20}'.",
-        ),
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option("--source", metavar="FILE", help="A copy of the protocol's text.")
-    ] = None,
-    windows: Annotated[
-        int | None, typer.Option("--windows", help="Windows of a protocol, from the start; default: all.")
-    ] = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option(
-            "--tasks", metavar="A,B,C", help="Zero-shot tasks by lm-eval's names; packaged:NAME needs no hub."
-        ),
-    ] = None,
-    task_dir: Annotated[
-        str | None, typer.Option("--task-dir", metavar="DIR", help="Folder of TASK.jsonl files, for no hub.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Items of each task, from the start; default: all.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Sequences of a task in one forward pass.")
-    ] = None,
-    allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Accept evaluation text that the cell was calibrated on.")
-    ] = False,
+    cell: CellsArgument,
+    protocol: ProtocolsOption = None,
+    source: SourceOption = None,
+    windows: WindowsOption = None,
+    tasks: TasksOption = None,
+    task_dir: TaskDirOption = None,
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = None,
+    allow_overlap: OverlapOption = False,
     offline: OfflineOption = False,
     device: DeviceOption = "auto",
 ) -> None:
