@@ -8,7 +8,6 @@ import typer
 from suite.commands.shared import DeviceOption, OfflineOption, OutOption, check, show_waiting
 from suite.errors import ConfigError
 
-
 CellsArgument = Annotated[list[Path], typer.Argument(metavar="CELL", help="Finished cells, runs/NAME/cells/ID.")]
 ProtocolsOption = Annotated[
     list[str] | None,
