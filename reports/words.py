@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from textwrap import fill
 
 from reports.compare import APART, ONE_SIZE, Metric, Verdict
-from reports.entries import weights
+from reports.entries import Entry, weights
 from reports.statistics import RESAMPLES
 from suite.results import Row
 
@@ -59,10 +59,11 @@ def _ratio(ratio: tuple[float, float, float]) -> str:
 
 
 def _introduced(row: Row, seeds: int) -> str:
-    mode = "" if row.statistics_mode == "none" else f" ({row.statistics_mode})"
     bits = f", {row.size.stored_bits_per_weight:.3f} stored bits/weight" if row.size else ""
     others = f" and {_counted(seeds - 1, 'more seed')}" if seeds > 1 else ""
-    return f"{row.row_id}{others}, {row.label}{mode}{bits}, {row.model}, calibration: {row.calibration or 'none'}"
+    return (
+        f"{row.row_id}{others}, {Entry((row,)).label}{bits}, {row.model}, calibration: {row.calibration or 'none'}"
+    )
 
 
 def _how(verdicts: Sequence[Verdict]) -> str:

@@ -92,6 +92,10 @@ class Protocol(Tokens):
         unneeded = {"join"} if self.cut == "drawn" else {"draw_seed"}
         return self.model_dump(mode="json", exclude={"source", "split", "protocol", "expect", *unneeded})
 
+    def expected_of(self, model: str) -> list[Expect]:
+        """What is expected of one model."""
+        return [each for each in self.expect if each.model in (None, model)]
+
     def name(self, count: int) -> str:
         """What a column header says: text or full name, length, and what a recipe changed; `count` windows."""
         preset = PRESETS[self.protocol.partition("@")[0]] if self.protocol else {}

@@ -127,13 +127,13 @@ class OnWindows:
 
     def expects(self, model: str) -> bool:
         """Whether the recipe states the dense model's perplexity."""
-        return any(each.model in (None, model) for each in self.cut.protocol.expect)
+        return bool(self.cut.protocol.expected_of(model))
 
     def prepare(self, subject: Subject, device: torch.device, cache: Path) -> Noise:
         """Keep the dense model's distributions, hold them against what the recipe expects -> the noise floor."""
         self.dense = dense = self.reference(subject, cache)
-        if dense.unusable(len(self.cut.tokens)):
-            dense.compute(subject.model.to(device), self.cut.tokens, device)
+        if missing := dense.unusable(len(self.cut.tokens)):
+            dense.compute(missing, subject.model.to(device), self.cut.tokens, device)
         self._refuse_unexpected(subject, dense)
         return kept_noise(dense.folder, lambda: self._noise(subject.model, device))
 
@@ -154,9 +154,7 @@ class OnWindows:
         return self.dense
 
     def _refuse_unexpected(self, subject: Subject, dense: DenseReference) -> None:
-        for expected in self.cut.protocol.expect:
-            if expected.model not in (None, subject.name):
-                continue
+        for expected in self.cut.protocol.expected_of(subject.name):
             found = dense.perplexity(self.cut.tokens)
             if not abs(found - expected.perplexity) <= expected.tolerance:
                 raise CalibrationError(

@@ -9,7 +9,7 @@ to its logits (a cap, a scale) is kept as log-probabilities in float16.
 import copy
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,12 +83,14 @@ class DenseReference:
         return [index for index in range(count) if not self._complete(index) or not self._intact(index)]
 
     @torch.no_grad()
-    def compute(self, model: PreTrainedModel, tokens: Tensor, device: torch.device) -> None:
-        """Score with the dense model, on its device, the windows of tokens [windows, length] that are unusable."""
+    def compute(
+        self, indices: Sequence[int], model: PreTrainedModel, tokens: Tensor, device: torch.device
+    ) -> None:
+        """Score some windows of tokens [windows, length] with the dense model, on its device, and keep them."""
         seen: list[Tensor] = []
         hook = self.head and self.head.register_forward_hook(lambda _, given, __: seen.append(given[0]))
         try:
-            for index in track(self.unusable(len(tokens)), "dense reference"):
+            for index in track(indices, "dense reference"):
                 logits = logits_of(model, tokens[index : index + 1], device)[0]
                 log_q = logits.log_softmax(-1)  # [length - 1, vocabulary]
                 if self.head:
