@@ -5,6 +5,7 @@ Weights that are kept stay in the dtype they came in, bit for bit. Side paramete
 take `side_dtype` of the weight, and quantisers round them with `stored` before they choose codes.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
@@ -31,6 +32,26 @@ class Part(NamedTuple):
     shape: tuple[int, ...]
     kind: str
     used_bits: int | None = None
+
+
+class Norms(NamedTuple):
+    """Whether a weight was divided by norms of its rows, and of its columns."""
+
+    rows: bool = False
+    columns: bool = False
+
+    @classmethod
+    def among(cls, r_out: Tensor | None, r_in: Tensor | None) -> Self:
+        """Those that are there."""
+        return cls(r_out is not None, r_in is not None)
+
+
+def bits_of(layout: Mapping[str, Part], width: int) -> int:
+    """Bits on disk of a layout before there is a tensor, beside weights whose storage dtype has `width` bits.
+
+    All floats have that width: kept weights by their dtype, side parameters by `side_dtype`.
+    """
+    return sum(math.prod(part.shape) * (8 if part.dtypes == BYTES else width) for part in layout.values())
 
 
 def side_dtype(weight_dtype: torch.dtype) -> torch.dtype:
@@ -130,12 +151,10 @@ def breakdown_of(weights: Iterable[Format]) -> Counter[str]:
     return bits
 
 
-def norms_layout(shape: tuple[int, int], r_out: Tensor | None, r_in: Tensor | None) -> dict[str, Part]:
-    """The norms r_out [out] and r_in [in], of those that a weight was divided by."""
-    lengths = {"r_out": (r_out, shape[0]), "r_in": (r_in, shape[1])}
-    return {
-        name: Part(FLOATS, (length,), "norms") for name, (norms, length) in lengths.items() if norms is not None
-    }
+def norms_layout(shape: tuple[int, int], norms: Norms) -> dict[str, Part]:
+    """The norms r_out [out] and r_in [in], of those that a weight (out, in) was divided by."""
+    lengths = {"r_out": (norms.rows, shape[0]), "r_in": (norms.columns, shape[1])}
+    return {name: Part(FLOATS, (length,), "norms") for name, (there, length) in lengths.items() if there}
 
 
 def denormalized(weight: Tensor, r_out: Tensor | None, r_in: Tensor | None) -> Tensor:

@@ -115,18 +115,23 @@ class Lattice(Format):
     order_out: int
 
     def layout(self) -> dict[str, Part]:
-        if self.bits != 2 and self.bits not in RESIDUALS:
-            raise ValueError(f"{self.name} takes 2, 3 or 4 bits, got {self.bits}")
-        (rows, width), groups = self.shape, self.groups
+        return self.planned(self.shape, self.bits, self.rescale is not None)
+
+    @classmethod
+    def planned(cls, shape: tuple[int, int], bits: int, rescaled: bool) -> dict[str, Part]:
+        """The layout of a weight (out, in) at 2, 3 or 4 bits, with a factor for each input if it was rescaled."""
+        if bits != 2 and bits not in RESIDUALS:
+            raise ValueError(f"{cls.name} takes 2, 3 or 4 bits, got {bits}")
+        (rows, width), groups = shape, -(-shape[1] // e8p.DIM)
         parts = {
             "codes": Part(BYTES, (rows, row_bytes(groups, 16)), "codes"),
             "sign_in": Part(BYTES, (1, row_bytes(groups * e8p.DIM, 1)), "signs", groups * e8p.DIM),
             "sign_out": Part(BYTES, (1, row_bytes(rows, 1)), "signs", rows),
             "scale": Part(FLOATS, (1,), "scales"),
         }
-        if self.bits in RESIDUALS:
-            parts["residual"] = Part(BYTES, (rows, row_bytes(groups, RESIDUALS[self.bits].bits)), "codes")
-        if self.rescale is not None:
+        if bits in RESIDUALS:
+            parts["residual"] = Part(BYTES, (rows, row_bytes(groups, RESIDUALS[bits].bits)), "codes")
+        if rescaled:
             parts["rescale"] = Part(FLOATS, (width,), "scales")
         return parts
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional
 
-from kernels.format import BYTES, FLOATS, Format, Part, denormalized, norms_layout
+from kernels.format import BYTES, FLOATS, Format, Norms, Part, denormalized, norms_layout
 from kernels.packing import row_bytes, unpack
 
 
@@ -32,17 +32,24 @@ class GroupedInt(Format):
     r_in: Tensor | None = None
 
     def layout(self) -> dict[str, Part]:
-        if not 1 <= self.bits <= 8:
-            raise ValueError(f"{self.name} takes codes of 1 to 8 bits, got {self.bits}")
-        (rows, width), groups = self.shape, -(-self.shape[1] // self.group_width)
+        norms = Norms.among(self.r_out, self.r_in)
+        return self.planned(self.shape, self.bits, self.group_size, self.zeros is None, norms)
+
+    @classmethod
+    def planned(
+        cls, shape: tuple[int, int], bits: int, group_size: int | None, sym: bool, norms: Norms
+    ) -> dict[str, Part]:
+        """The layout of a weight (out, in) that is stored so; symmetric grids have no zeros."""
+        if not 1 <= bits <= 8:
+            raise ValueError(f"{cls.name} takes codes of 1 to 8 bits, got {bits}")
+        (rows, width), groups = shape, -(-shape[1] // (group_size or shape[1]))
         parts = {
-            "codes": Part(BYTES, (rows, row_bytes(width, self.bits)), "codes", rows * width * self.bits),
+            "codes": Part(BYTES, (rows, row_bytes(width, bits)), "codes", rows * width * bits),
             "scale": Part(FLOATS, (rows, groups), "scales"),
         }
-        if self.zeros is not None:
-            packed = rows, row_bytes(groups, self.bits)
-            parts["zeros"] = Part(BYTES, packed, "zero points", rows * groups * self.bits)
-        return parts | norms_layout(self.shape, self.r_out, self.r_in)
+        if not sym:
+            parts["zeros"] = Part(BYTES, (rows, row_bytes(groups, bits)), "zero points", rows * groups * bits)
+        return parts | norms_layout(shape, norms)
 
     @property
     def group_width(self) -> int:
@@ -84,12 +91,17 @@ class Codebook(Format):
         size, dim = self.codebook.shape
         if size != 2**self.code_bits:
             raise ValueError(f"{self.name} takes a power of two of codewords, got {size}")
-        rows, groups = self.shape[0], -(-self.shape[1] // dim)
-        packed, used = (rows, row_bytes(groups, self.code_bits)), rows * groups * self.code_bits
+        return self.planned(self.shape, self.code_bits, dim, Norms.among(self.r_out, self.r_in))
+
+    @staticmethod
+    def planned(shape: tuple[int, int], code_bits: int, dim: int, norms: Norms) -> dict[str, Part]:
+        """The layout of a weight (out, in) in codes of `code_bits` for `dim` inputs each."""
+        rows, groups = shape[0], -(-shape[1] // dim)
+        packed, used = (rows, row_bytes(groups, code_bits)), rows * groups * code_bits
         return {
             "codes": Part(BYTES, packed, "codes", used),
-            "codebook": Part(FLOATS, (size, dim), "codebooks"),
-        } | norms_layout(self.shape, self.r_out, self.r_in)
+            "codebook": Part(FLOATS, (2**code_bits, dim), "codebooks"),
+        } | norms_layout(shape, norms)
 
     @property
     def code_bits(self) -> int:

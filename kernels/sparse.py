@@ -20,7 +20,12 @@ class Dense(Format):
     weight: Tensor
 
     def layout(self) -> dict[str, Part]:
-        return {"weight": Part(FLOATS, self.shape, "weights")}
+        return self.planned(self.shape)
+
+    @staticmethod
+    def planned(shape: tuple[int, int]) -> dict[str, Part]:
+        """The layout of a weight (out, in)."""
+        return {"weight": Part(FLOATS, shape, "weights")}
 
     def dequantize(self) -> Tensor:
         return self.weight.float()
@@ -44,10 +49,15 @@ class Masked(Format):
         return cls((weight.shape[0], weight.shape[1]), pack(keep, 1), _kept(weight, keep))
 
     def layout(self) -> dict[str, Part]:
-        packed = self.shape[0], row_bytes(self.shape[1], 1)
+        return self.planned(self.shape, self.values.numel())
+
+    @staticmethod
+    def planned(shape: tuple[int, int], kept: int) -> dict[str, Part]:
+        """The layout of a weight (out, in) of which `kept` entries stay."""
+        packed = shape[0], row_bytes(shape[1], 1)
         return {
-            "mask": Part(BYTES, packed, "masks", math.prod(self.shape)),
-            "values": Part(FLOATS, (self.values.numel(),), "kept weights"),
+            "mask": Part(BYTES, packed, "masks", math.prod(shape)),
+            "values": Part(FLOATS, (kept,), "kept weights"),
         }
 
     def dequantize(self) -> Tensor:
@@ -86,20 +96,24 @@ class NMSparse(Format):
         return cls((rows, width), values.view(rows, -1, keep), indices, keep, of)
 
     def layout(self) -> dict[str, Part]:
-        rows, width = self.shape
-        if not 1 <= self.keep < self.of or width % self.of:
-            raise ValueError(f"{self.name} cannot keep {self.keep} of {self.of} in rows of {width}")
-        groups = width // self.of
-        packed, used = (rows, row_bytes(groups * self.keep, self.index_bits)), rows * groups * self.keep
+        return self.planned(self.shape, self.keep, self.of)
+
+    @classmethod
+    def planned(cls, shape: tuple[int, int], keep: int, of: int) -> dict[str, Part]:
+        """The layout of a weight (out, in) that keeps so many. ValueError where that cannot be."""
+        rows, width = shape
+        if not 1 <= keep < of or width % of:
+            raise ValueError(f"{cls.name} cannot keep {keep} of {of} in rows of {width}")
+        kept, bits = width // of * keep, _index_bits(of)
         return {
-            "values": Part(FLOATS, (rows, groups, self.keep), "kept weights"),
-            "indices": Part(BYTES, packed, "indices", used * self.index_bits),
+            "values": Part(FLOATS, (rows, width // of, keep), "kept weights"),
+            "indices": Part(BYTES, (rows, row_bytes(kept, bits)), "indices", rows * kept * bits),
         }
 
     @property
     def index_bits(self) -> int:
         """Bits of one position within a group."""
-        return (self.of - 1).bit_length()
+        return _index_bits(self.of)
 
     def dequantize(self) -> Tensor:
         rows, groups, keep = self.values.shape
@@ -110,6 +124,10 @@ class NMSparse(Format):
     @property
     def nominal_bits(self) -> float:
         return 8.0 * self.values.itemsize * self.keep / self.of
+
+
+def _index_bits(of: int) -> int:
+    return (of - 1).bit_length()
 
 
 def _kept(weight: Tensor, keep: Tensor) -> Tensor:
@@ -123,7 +141,7 @@ def _kept(weight: Tensor, keep: Tensor) -> Tensor:
 
 def _kept_of_groups(weight: Tensor, mask: Tensor, keep: int, of: int) -> tuple[Tensor, Tensor] | None:
     """The values [kept] and packed places of the `keep` of each `of` that the mask [out, in] sets, if it does."""
-    rows, bits, groups = len(weight), (of - 1).bit_length(), mask.view(-1, of)
+    rows, bits, groups = len(weight), _index_bits(of), mask.view(-1, of)
     if fused(weight):
         from kernels.gpu import packing
 

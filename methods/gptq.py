@@ -1,5 +1,6 @@
 """GPTQ (arXiv:2210.17323): round one column after the other, and let later columns make up for the error."""
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Self
 
 import torch
@@ -7,12 +8,14 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from kernels.format import side_dtype
+from kernels.format import bits_of, side_dtype
 from kernels.obs import OnGrid, solve_columns, upper_factor
+from kernels.quantized import GroupedInt
 from methods.grids import Bits, GridRule, Grids, GroupSize, Sym, grid_variant, grids_of
 from methods.hessian import Damping, factored, gram_error, unit_gram, with_dead
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
-from methods.normalizer import Normalize, normalize, normalize_variant
+from methods.normalizer import Normalize, normalize, normalize_variant, norms_of
+from methods.settings import COLUMNS
 from methods.statistics import Statistic, Statistics
 
 BLOCK, DAMPING = 128, 0.01
@@ -32,7 +35,9 @@ class GPTQ:
     static_groups: Annotated[bool, Field(description="the grids of groups fixed before any update")] = False
     sym: Sym = False
     damping: Damping = DAMPING
-    block_size: Annotated[int, Field(ge=1, description="columns between updates of those right of them")] = BLOCK
+    block_size: Annotated[
+        int, Field(ge=1, description="columns between updates of those right of them"), COLUMNS
+    ] = BLOCK
     normalize: Normalize = "none"
 
     name: ClassVar[str] = "gptq"
@@ -67,6 +72,11 @@ class GPTQ:
 
     def unsupported(self, shape: tuple[int, int]) -> str | None:
         return None
+
+    def stored_bits(self, shapes: Sequence[tuple[int, int]], width: int = 16) -> int:
+        """Those of codes, grids and norms."""
+        grids = self.bits, self.group_size, self.sym, norms_of(self.normalize)
+        return sum(bits_of(GroupedInt.planned(shape, *grids), width) for shape in shapes)
 
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] and H [in, in] to codes on grids; chance plays no part."""

@@ -12,9 +12,14 @@ from kernels.format import stored
 from kernels.obs import OnGrid, nearest_code
 from kernels.packing import pack
 from kernels.quantized import GroupedInt
+from methods.settings import Search
 
 Bits = Annotated[int, Field(ge=2, le=8, description="bits of a code")]
-GroupSize = Annotated[int | None, Field(ge=1, description="inputs that share a grid; none: one grid per row")]
+GroupSize = Annotated[
+    int | None,
+    Field(ge=1, description="inputs that share a grid; none: one grid per row"),
+    Search(low=16, high=256, step=8),
+]
 Sym = Annotated[bool, Field(description="grids symmetric about zero, for which no zero points are stored")]
 
 

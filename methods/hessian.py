@@ -9,11 +9,16 @@ from pydantic import Field
 from torch import Tensor
 
 from methods.method import Audit
+from methods.settings import Search
 from methods.statistics import Statistics
 
 RAISE, MOST = 10.0, 1.0
 
-Damping = Annotated[float, Field(gt=0, le=MOST, description="added to the diagonal of H, as a share of its mean")]
+Damping = Annotated[
+    float,
+    Field(gt=0, le=MOST, description="added to the diagonal of H, as a share of its mean"),
+    Search(low=1e-3, high=1e-1, log=True),
+]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,7 @@
 """Magnitude pruning: drop the smallest |W| of the whole matrix, or of each N:M group."""
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -7,7 +9,7 @@ from torch import Generator, Tensor
 
 from kernels.pruning import keep_n_of_m
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
-from methods.pruning import Sparsity, pattern_of, pruned, sparsity_variant, threshold
+from methods.pruning import Sparsity, pattern_of, pruned, pruned_bits, sparsity_variant, threshold, up_to_rank
 from methods.statistics import Statistic, Statistics
 
 
@@ -31,6 +33,13 @@ class Magnitude:
     def unsupported(self, shape: tuple[int, int]) -> str | None:
         pattern = pattern_of(self.sparsity)
         return pattern.unsupported(shape) if pattern else None
+
+    def stored_bits(self, shapes: Sequence[tuple[int, int]], width: int = 16) -> int:
+        """Those of the kept weights and where they are."""
+        return pruned_bits(shapes, self.sparsity, self._dropped, width)
+
+    def _dropped(self, shape: tuple[int, int]) -> int:
+        return up_to_rank(math.prod(shape), float(self.sparsity))
 
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] to its largest entries; neither statistics nor chance play a part."""

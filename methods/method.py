@@ -61,6 +61,13 @@ class Method(Protocol):
         """Why a weight of shape (out, in) cannot be compressed, or None."""
         ...
 
+    def stored_bits(self, shapes: Sequence[tuple[int, int]], width: int = 16) -> int:
+        """Bits on disk of weights (out, in) that share what the method is set to share, before any work.
+
+        `width` is that of their storage dtype. Ties in a score may drop a few weights more than are counted on.
+        """
+        ...
+
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """Compress a weight [out, in] given in its storage dtype; the arguments are left as they were."""
         ...

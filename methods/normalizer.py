@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kernels.format import stored
+from kernels.format import Norms, stored
 
 EPSILON = 1e-5
 
@@ -19,6 +19,11 @@ Normalize = Annotated[
     Literal["none", "columns", "rows", "nowag"],
     Field(description="what is normalised before the method sees the weight; nowag: columns, then rows"),
 ]
+
+
+def norms_of(how: Normalize) -> Norms:
+    """Which norms a weight that was normalised so needs to be undone."""
+    return Norms(how in ("rows", "nowag"), how in ("columns", "nowag"))
 
 
 def normalize(
@@ -44,11 +49,12 @@ def _normed(weight: Tensor, dtype: torch.dtype, how: Normalize) -> tuple[Tensor,
     """W [out, in] divided by r_in alone, r_out and r_in, which are checked at once: a check awaits the device."""
     exact: dict[str, Tensor] = {}
     r_out = r_in = None
-    if how in ("columns", "nowag"):
+    by = norms_of(how)
+    if by.columns:
         exact["column norms"] = weight.norm(dim=0) + EPSILON
         r_in = exact["column norms"].to(dtype)
         weight = weight / r_in.float()
-    if how in ("rows", "nowag"):
+    if by.rows:
         exact["row norms"] = weight.norm(dim=1) + EPSILON
         r_out = exact["row norms"].to(dtype)
     rounded = [each for each in (r_in, r_out) if each is not None]

@@ -3,6 +3,8 @@
 The whole matrix competes, since rows and columns are on one scale. Kept weights are those that came in.
 """
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -11,7 +13,7 @@ from torch import Generator, Tensor
 from kernels.pruning import keep_largest, keep_n_of_m, weighted_squares
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.normalizer import Normalize, normalize_variant, norms
-from methods.pruning import Sparsity, pattern_of, pruned, sparsity_variant
+from methods.pruning import Sparsity, pattern_of, pruned, pruned_bits, sparsity_variant
 from methods.statistics import Statistic, Statistics
 
 
@@ -37,6 +39,14 @@ class NoWagP:
         pattern = pattern_of(self.sparsity)
         return pattern.unsupported(shape) if pattern else None
 
+    def stored_bits(self, shapes: Sequence[tuple[int, int]], width: int = 16) -> int:
+        """Those of the kept weights and where they are."""
+        return pruned_bits(shapes, self.sparsity, lambda shape: self._dropped(math.prod(shape)), width)
+
+    def _dropped(self, weights: int) -> int:
+        """Weights that a matrix of so many loses."""
+        return int(weights * float(self.sparsity))
+
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] and diag(H) [in] to the weights that matter most in the matrix."""
         require(self, weight, statistics)
@@ -45,7 +55,6 @@ class NoWagP:
         if pattern:
             keep = keep_n_of_m(score, pattern)
         else:
-            drop = int(weight.numel() * float(self.sparsity))
-            keep = keep_largest(score.view(1, -1), drop).view(score.shape)
+            keep = keep_largest(score.view(1, -1), self._dropped(weight.numel())).view(score.shape)
         outcome = pruned(weight, keep, pattern)
         return Compressed(outcome.format, {**outcome.audit, **statistics.audit()})

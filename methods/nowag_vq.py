@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from kernels.format import side_dtype
+from kernels.format import bits_of, side_dtype
 from kernels.kmeans import KMeansResult, Parts, Vectors, weighted_kmeans, weighted_kmeans_batch
 from kernels.packing import pack
 from kernels.quantized import Codebook
@@ -21,7 +21,8 @@ from kernels.seeding import seed_nowag, seed_plus_plus, seed_refined
 from methods.feedback import Curvature, curvature_of, with_feedback
 from methods.hessian import Damping, gram_error, unit_gram
 from methods.method import SETTINGS, Audit, Compressed, Share, StatisticsMode, Together, require
-from methods.normalizer import Normalize, normalize, normalize_variant, unit_rms
+from methods.normalizer import Normalize, normalize, normalize_variant, norms_of, unit_rms
+from methods.settings import Search
 from methods.statistics import Statistic, Statistics
 
 STARTS: dict[str, Callable[[Sequence[Parts], int, Sequence[Generator]], list[Tensor]]] = {
@@ -67,14 +68,28 @@ class Fit:
 class NoWagVQ:
     """Codebooks of 2^(bits * dim) codewords: one per linear layer, or one for several."""
 
-    bits: Annotated[float, Field(gt=0, le=16, description="bits per weight, before codebook and norms")] = 2.0
-    dim: Annotated[int, Field(ge=1, le=64, description="weights per codeword; bits * dim must be whole")] = 6
-    iterations: Annotated[int, Field(ge=0, le=10_000, description="most k-means updates")] = 100
+    bits: Annotated[
+        float,
+        Field(gt=0, le=16, description="bits per weight, before codebook and norms"),
+        Search(low=1.0, high=4.0, step=0.5),
+    ] = 2.0
+    dim: Annotated[
+        int,
+        Field(ge=1, le=64, description="weights per codeword; bits * dim must be whole"),
+        Search(low=2, high=8),
+    ] = 6
+    iterations: Annotated[
+        int, Field(ge=0, le=10_000, description="most k-means updates"), Search(low=5, high=200, log=True)
+    ] = 100
     init: Annotated[
         Literal["nowag", "kmeans++", "refined"],
         Field(description="first codebook; kmeans++: over all vectors; refined: k-means on a sample"),
     ] = "nowag"
-    inits: Annotated[int, Field(ge=1, le=100, description="starts, of which the one that ends best is kept")] = 1
+    inits: Annotated[
+        int,
+        Field(ge=1, le=100, description="starts, of which the one that ends best is kept"),
+        Search(low=1, high=4),
+    ] = 1
     reseed: Annotated[bool, Field(description="move empty clusters to the vectors of the largest error")] = False
     share: Annotated[
         Share, Field(description="linears with one codebook: each its own, those of one input, or of one block")
@@ -85,7 +100,9 @@ class NoWagVQ:
         Field(description="ldlq: choose codes so that later groups make up for the errors of earlier ones"),
     ] = "none"
     refits: Annotated[
-        int, Field(ge=0, le=100, description="times the codebook is fitted to what the feedback asks for")
+        int,
+        Field(ge=0, le=100, description="times the codebook is fitted to what the feedback asks for"),
+        Search(low=0, high=4),
     ] = 2
     damping: Damping = 0.01
 
@@ -137,6 +154,14 @@ class NoWagVQ:
             fewer = "lower bits or dim"
             return f"{2**self.code_bits} codewords for {vectors} vectors of {self.dim} weights: {fewer}"
         return None
+
+    def stored_bits(self, shapes: Sequence[tuple[int, int]], width: int = 16) -> int:
+        """Those of codes, norms and one codebook, or of one for each weight where none is shared."""
+        norms = norms_of(self.normalize)
+        layouts = [Codebook.planned(shape, self.code_bits, self.dim, norms) for shape in shapes]
+        spared = 0 if self.share == "linear" else len(layouts) - 1  # codebooks
+        codebook = bits_of({"codebook": layouts[0]["codebook"]}, width)
+        return sum(bits_of(each, width) for each in layouts) - spared * codebook
 
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] and diag(H) [in], with feedback H, to codes, a codebook and norms; rng draws starts."""

@@ -4,6 +4,7 @@ The rotations are randomised Hadamard transforms, block-diagonal where no matrix
 audit has their orders.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -15,13 +16,14 @@ from torch.nn import functional
 
 from kernels import hadamard
 from kernels.e8p import DIM
-from kernels.format import side_dtype, stored
+from kernels.format import bits_of, side_dtype, stored
 from kernels.hadamard import Rotation
 from kernels.lattice import Lattice, LatticeQuantizer, code_bits
 from kernels.ldlq import block_ldl, ldlq, sweep
 from kernels.packing import pack
 from methods.hessian import Damping, factored, gram_error, unit_gram
 from methods.method import SETTINGS, Audit, Compressed, StatisticsMode, require
+from methods.settings import Search
 from methods.statistics import Statistic, Statistics
 
 SCALES = {2: 1.03, 3: 0.98, 4: 1.03}
@@ -64,10 +66,14 @@ class QuIPSharp:
 
     bits: Annotated[Literal[2, 3, 4], Field(description="bits per weight")] = 2
     rescale: Annotated[bool, Field(description="balance W and H by a factor for each input first")] = False
-    sweeps: Annotated[int, Field(ge=0, le=100, description="tuning sweeps over the columns after LDLQ")] = SWEEPS
+    sweeps: Annotated[
+        int, Field(ge=0, le=100, description="tuning sweeps over the columns after LDLQ"), Search(low=0, high=20)
+    ] = SWEEPS
     damping: Damping = DAMPING
     scale: Annotated[
-        float | None, Field(gt=0, le=10, description="root mean square of what is quantised; none: as published")
+        float | None,
+        Field(gt=0, le=10, description="root mean square of what is quantised; none: as published"),
+        Search(low=0.8, high=1.2),
     ] = None
 
     name: ClassVar[str] = "quip-sharp"
@@ -89,6 +95,10 @@ class QuIPSharp:
 
     def unsupported(self, shape: tuple[int, int]) -> str | None:
         return None
+
+    def stored_bits(self, shapes: Sequence[tuple[int, int]], width: int = 16) -> int:
+        """Those of codes, signs and scales."""
+        return sum(bits_of(Lattice.planned(shape, self.bits, self.rescale), width) for shape in shapes)
 
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] and H [in, in] to codes, signs and a scale; rng draws the signs."""

@@ -1,14 +1,16 @@
 """Round to nearest: GPTQ's grid (arXiv:2210.17323) without its compensation and its data."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from kernels.format import side_dtype
+from kernels.format import bits_of, side_dtype
+from kernels.quantized import GroupedInt
 from methods.grids import Bits, GridRule, GroupSize, Sym, grid_variant, grids_of
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
-from methods.normalizer import Normalize, normalize, normalize_variant
+from methods.normalizer import Normalize, normalize, normalize_variant, norms_of
 from methods.statistics import Statistic, Statistics
 
 
@@ -34,6 +36,11 @@ class RTN:
 
     def unsupported(self, shape: tuple[int, int]) -> str | None:
         return None
+
+    def stored_bits(self, shapes: Sequence[tuple[int, int]], width: int = 16) -> int:
+        """Those of codes, grids and norms."""
+        grids = self.bits, self.group_size, self.sym, norms_of(self.normalize)
+        return sum(bits_of(GroupedInt.planned(shape, *grids), width) for shape in shapes)
 
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] to codes; neither statistics nor chance play a part."""

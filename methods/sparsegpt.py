@@ -3,6 +3,7 @@
 H⁻¹ = UᵀU for the damped H. Kept weights take the dtype they are stored in before their error is passed on.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -15,7 +16,8 @@ from kernels.obs import Competing, Kept, Target, solve_columns, upper_factor
 from methods.hessian import Damping, factored, gram_error, unit_gram, with_dead
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.normalizer import Normalize, normalize, normalize_variant
-from methods.pruning import Sparsity, pattern_of, pruned, sparsity_variant, threshold
+from methods.pruning import Sparsity, pattern_of, pruned, pruned_bits, sparsity_variant, threshold, up_to_rank
+from methods.settings import COLUMNS
 from methods.statistics import Statistic, Statistics
 
 BLOCK, DAMPING = 128, 0.01
@@ -30,7 +32,9 @@ class SparseGPT:
     """
 
     sparsity: Sparsity = 0.5
-    block_size: Annotated[int, Field(ge=1, description="columns that compete for the same sparsity")] = BLOCK
+    block_size: Annotated[int, Field(ge=1, description="columns that compete for the same sparsity"), COLUMNS] = (
+        BLOCK
+    )
     damping: Damping = DAMPING
     normalize: Normalize = "none"
 
@@ -50,6 +54,16 @@ class SparseGPT:
     def unsupported(self, shape: tuple[int, int]) -> str | None:
         pattern = pattern_of(self.sparsity)
         return pattern.unsupported(shape) if pattern else None
+
+    def stored_bits(self, shapes: Sequence[tuple[int, int]], width: int = 16) -> int:
+        """Those of the kept weights and where they are."""
+        return pruned_bits(shapes, self.sparsity, self._dropped, width)
+
+    def _dropped(self, shape: tuple[int, int]) -> int:
+        """Weights that all blocks of columns lose, the last of them maybe short."""
+        (rows, width), size = shape, self.block_size
+        blocks = [min(size, width - first) for first in range(0, width, size)]
+        return sum(up_to_rank(rows * columns, float(self.sparsity)) for columns in blocks)
 
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] and H [in, in] to the weights that matter most, updated; chance plays no part."""

@@ -82,8 +82,10 @@ class Accumulator:
         rows = x.detach().reshape(-1, width).float()
         self._tokens += len(rows)
         self._sum += rows.sum(0)
+        # Beside H too: its diagonal is summed in another order, and what a method gets must not depend on whether
+        # another one of the walk wants H.
+        self._squares += rows.square().sum(0)
         if self._gram is None:
-            self._squares += rows.square().sum(0)
             return
         enough = min(ENOUGH_TOKENS, width)  # what waits is then no larger than H
         if len(rows) >= enough:
@@ -96,13 +98,12 @@ class Accumulator:
     def finish(self) -> Statistics:
         """The statistics so far. ValueError when an input was not finite, or its square overflowed."""
         self._flush()
-        squares = self._squares if self._gram is None else self._gram.diagonal().clone()
-        bad = int((~(squares.isfinite() & self._sum.isfinite())).sum())
+        bad = int((~(self._squares.isfinite() & self._sum.isfinite())).sum())
         if bad:
-            raise ValueError(f"{bad} of {len(squares)} inputs have sums that are NaN or infinite")
+            raise ValueError(f"{bad} of {len(self._squares)} inputs have sums that are NaN or infinite")
         if self._gram is not None:
             _mirror(self._gram)
-        return Statistics(squares, self._sum / max(self._tokens, 1), self._tokens, self._gram)
+        return Statistics(self._squares, self._sum / max(self._tokens, 1), self._tokens, self._gram)
 
     def _flush(self) -> None:
         if self._waiting and self._gram is not None:

@@ -4,6 +4,7 @@ With `normalize`, W_ij is that of the normalised weight; what is kept is the wei
 alone and updates no weight. Scores are compared squared, which keeps their order.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Generator, Tensor
 from kernels.pruning import keep_largest, keep_n_of_m, weighted_squares
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.normalizer import Normalize, normalize_variant, norms
-from methods.pruning import Sparsity, pattern_of, pruned, sparsity_variant
+from methods.pruning import Sparsity, pattern_of, pruned, pruned_bits, sparsity_variant
 from methods.statistics import Statistic, Statistics
 
 
@@ -38,6 +39,14 @@ class Wanda:
         pattern = pattern_of(self.sparsity)
         return pattern.unsupported(shape) if pattern else None
 
+    def stored_bits(self, shapes: Sequence[tuple[int, int]], width: int = 16) -> int:
+        """Those of the kept weights and where they are."""
+        return pruned_bits(shapes, self.sparsity, lambda shape: shape[0] * self._dropped(shape[1]), width)
+
+    def _dropped(self, inputs: int) -> int:
+        """Weights that a row of so many inputs loses."""
+        return int(inputs * float(self.sparsity))
+
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] and diag(H) [in] to the weights that matter most in their row."""
         require(self, weight, statistics)
@@ -46,6 +55,6 @@ class Wanda:
         if pattern:
             keep = keep_n_of_m(score, pattern)
         else:
-            keep = keep_largest(score, int(weight.shape[1] * float(self.sparsity)))
+            keep = keep_largest(score, self._dropped(weight.shape[1]))
         outcome = pruned(weight, keep, pattern)
         return Compressed(outcome.format, {**outcome.audit, **statistics.audit()})

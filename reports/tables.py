@@ -12,7 +12,7 @@ import pandas as pd
 
 from reports.compare import Metric
 from reports.entries import Entry
-from reports.marks import Contest, mark_note
+from reports.marks import OFF_BUDGET, Contest, mark_note, off_budget_notes
 from reports.statistics import interval_over_seeds
 from suite.results import Row
 
@@ -57,8 +57,10 @@ class Column:
         return next(iter(self.errors(rows)), math.nan) if self.errors else math.nan
 
     def contest(self, lines: Sequence[Entry]) -> Contest | None:
-        """The entries with all their numbers, if they can be told apart by them; the dense model takes no part."""
-        sides = {line: self.rows(entry) for line, entry in enumerate(lines) if not entry.dense}
+        """The entries with all numbers, if they can be told apart by them, less dense and what is off budget."""
+        sides = {
+            line: self.rows(entry) for line, entry in enumerate(lines) if not (entry.dense or entry.off_budget)
+        }
         whole = {
             line: rows
             for line, rows in sides.items()
@@ -155,7 +157,12 @@ def tabulate(caption: str, lines: Sequence[Entry], columns: Sequence[Column]) ->
         half_widths=half_widths,
         best=pd.DataFrame(best),
         decimals={column.header: column.decimals for column in columns},
-        notes=(*partial, *means, *([plus_minus] if half_widths.notna().any(axis=None) else [])),
+        notes=(
+            *partial,
+            *off_budget_notes(lines),
+            *means,
+            *([plus_minus] if half_widths.notna().any(axis=None) else []),
+        ),
         mark_note=mark_note(list(contests.values())),
     )
 
@@ -170,7 +177,9 @@ def _labels(lines: Sequence[Entry]) -> pd.DataFrame:
     first = [entry.first for entry in lines]
     labels = {
         "method": [row.title for row in first],
-        "pattern or bits": [row.variant for row in first],
+        "pattern or bits": [
+            f"{entry.first.variant} {OFF_BUDGET if entry.off_budget else ''}".strip() for entry in lines
+        ],
         "statistics": [row.statistics_mode for row in first],
     }
     if len({row.calibration for row in first if row.calibration}) > 1:

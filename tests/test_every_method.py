@@ -11,6 +11,7 @@ from torch import Tensor
 from kernels.formats import FORMATS
 from methods import METHODS
 from methods.method import Compressed, Method
+from methods.nowag_vq import NoWagVQ
 from methods.statistics import Accumulator, Statistic, Statistics
 
 # The defaults, but for what a layer this small cannot take.
@@ -30,6 +31,18 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("nowag-vq", {"bits": 1.0, "dim": 6, "iterations": 5, "feedback": "ldlq", "refits": 1}),
     ("nowag-vq", {"bits": 1.5, "dim": 4, "iterations": 5, "init": "kmeans++", "normalize": "none"}),
 ]
+# Settings that are stored another way.
+SIZES: list[tuple[str, dict[str, Any]]] = [
+    ("magnitude", {"sparsity": "1:4"}),
+    ("wanda", {"sparsity": 0.37}),
+    ("sparsegpt", {"sparsity": 0.7, "block_size": 48}),
+    ("nowag-p", {"sparsity": 0.913}),
+    ("rtn", {"bits": 3, "group_size": 24, "normalize": "rows"}),
+    ("rtn", {"bits": 5, "group_size": None, "normalize": "columns"}),
+    ("nowag-vq", {"bits": 2.5, "dim": 2, "iterations": 1, "normalize": "columns"}),
+    ("nowag-vq", {"bits": 1.0, "dim": 7, "iterations": 1, "share": "block"}),
+]
+SHORT: dict[str, dict[str, Any]] = {"quip-sharp": {"sweeps": 0}, "nowag-vq": {"iterations": 1, "refits": 0}}
 CASES = [*((name, SETTINGS.get(name, {})) for name in METHODS), *OTHERS]
 DEAD = [3, 40, 41]
 
@@ -52,11 +65,11 @@ def statistics(method: Method) -> Statistics:
     return gathered(method.needs, DEAD)
 
 
-def gathered(needs: Statistic, dead: list[int]) -> Statistics:
+def gathered(needs: Statistic, dead: list[int], width: int = 92) -> Statistics:
     rng = torch.Generator().manual_seed(2)
-    x = torch.randn(300, 92, generator=rng) @ torch.randn(92, 92, generator=rng)
+    x = torch.randn(300, width, generator=rng) @ torch.randn(width, width, generator=rng)
     x[:, dead] = 0
-    accumulator = Accumulator(needs, 92)
+    accumulator = Accumulator(needs, width)
     accumulator.add(x)
     return accumulator.finish()
 
@@ -112,6 +125,40 @@ def test_the_file_holds_the_bits_that_are_counted(
     data = (tmp_path / "w.safetensors").read_bytes()
     header = 8 + int.from_bytes(data[:8], "little")
     assert stored.storage_bits() == 8 * (len(data) - header)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [(torch.float16, (40, 100)), (torch.bfloat16, (24, 60)), (torch.float32, (33, 132))],
+    ids=str,
+)
+@pytest.mark.parametrize("case", [*CASES, *SIZES], ids=str)
+def test_stored_bits_are_known_before_any_work(
+    case: tuple[str, dict[str, Any]], dtype: torch.dtype, shape: tuple[int, int]
+) -> None:
+    method = METHODS[case[0]](**{**case[1], **SHORT.get(case[0], {})})
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    stored = compress(method, weight, gathered(method.needs, DEAD, shape[1])).format.storage_bits()
+    more = method.stored_bits([shape], 8 * dtype.itemsize) - stored
+    tied = weight.numel() - len(weight.abs().unique()) if method.name == "magnitude" else 0
+    assert more == 0 or 0 < more <= 8 * dtype.itemsize * tied
+
+
+def test_stored_bits_of_several_weights_are_those_of_each() -> None:
+    shapes = [(36, 92), (24, 60), (40, 100)]
+    for name in METHODS:
+        method = METHODS[name]()
+        assert method.stored_bits(shapes) == sum(method.stored_bits([shape]) for shape in shapes)
+
+
+@pytest.mark.parametrize("share", ["input", "block"])
+def test_what_is_shared_is_counted_once(share: str) -> None:
+    method = NoWagVQ(bits=1.5, dim=4, iterations=1, share=share)
+    weights = [torch.randn(rows, 92, generator=torch.Generator().manual_seed(rows)) for rows in (36, 12, 20)]
+    statistics = [gathered(method.needs, DEAD)] * 3
+    found = method.compress_together(weights, statistics, torch.Generator().manual_seed(0))
+    stored = {id(tensor): 8 * tensor.nbytes for each in found for tensor in each.format.tensors().values()}
+    assert method.stored_bits([(36, 92), (12, 92), (20, 92)], 32) == sum(stored.values())
 
 
 def test_nominal_bits_never_exceed_stored_bits(method: Method, weight: Tensor, statistics: Statistics) -> None:

@@ -9,7 +9,8 @@ from scipy import stats
 
 from reports.comparisons import comparisons
 from reports.tables import Table
-from suite.results import Row
+from reports.text import render_markdown, render_text
+from suite.results import BitsTarget, Row
 
 MakeRow = Callable[..., Row]
 PERPLEXITY, KL = "perplexity wiki[validation]", "KL nats/token"
@@ -162,3 +163,32 @@ def test_a_tasks_perplexity_over_seeds_is_the_mean_of_the_logarithm_too(make_tas
 def test_a_missing_number_is_a_dash_and_a_huge_one_keeps_its_size(make_row: MakeRow) -> None:
     text = only([make_row(kl_mean=None, perplexity=31_234_567.0)]).printed()
     assert (text[KL][0], text[PERPLEXITY][0]) == ("–", "3.12e+07")
+
+
+def asked(bits: float, tolerance: float = 0.05) -> BitsTarget:
+    return BitsTarget(bits_per_weight=bits, tolerance=tolerance)
+
+
+def test_an_entry_off_budget_is_told_and_beats_nobody(make_windows: MakeRow) -> None:
+    sizes = {"a": (2.04, 0.1), "b": (1.97, 0.2), "c": (2.06, 0.0)}
+    rows = [
+        make_windows(name, worse, stored_bits_per_weight=bits, match=asked(2.0))
+        for name, (bits, worse) in sizes.items()
+    ]
+    table = only(rows)
+    assert marks(table) == [True, False, False]
+    assert list(table.labels["pattern or bits"]) == ["2:4", "2:4", "2:4 ‡"]
+    (note,) = table.notes
+    assert note.endswith("asked for 2 ± 0.05 stored bits/weight, stored Wanda 2:4 (dense) 2.060.")
+
+
+def test_the_dense_model_is_on_no_budget(make_row: MakeRow) -> None:
+    dense = make_row("d", method="dense", title="Dense", variant="", stored_bits_per_weight=16.0, match=asked(2.0))
+    table = only([dense, make_row("a", stored_bits_per_weight=2.0, match=asked(2.0))])
+    assert list(table.labels["pattern or bits"]) == ["", "2:4"] and not table.notes
+
+
+def test_every_medium_shows_what_is_off_budget(make_row: MakeRow) -> None:
+    table = only([make_row("a", match=asked(9.0)), make_row("b", settings={}, match=asked(2.125))])
+    for text in (render_text(table, 200), render_text(table, 80), render_markdown(table)):
+        assert text.count("2:4 ‡") == 1 and text.count("‡ off budget, ") == 1

@@ -1,0 +1,105 @@
+"""What a method would store for a model, known before any work: from the shapes of its linears alone."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from methods.method import Method, SharingMethod
+from methods.statistics import Statistic
+from suite.architecture import Block, decoder_blocks, linears
+from suite.calibrate import by_input, first_inputs, observe
+from suite.errors import CalibrationError
+from suite.models import Subject
+
+Shape = tuple[int, int]  # out, in
+Names = list[list[str]]  # of linears, in groups of one input
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The linears of a model's decoder blocks: of each block, in groups of one input, full names to shapes."""
+
+    blocks: tuple[tuple[Mapping[str, Shape], ...], ...]
+
+    def only(self, wanted: Callable[[str], bool]) -> "Layout":
+        """The part of it that some linears make up; `wanted` is told full names."""
+        return Layout(
+            tuple(
+                tuple({name: shape for name, shape in group.items() if wanted(name)} for group in block)
+                for block in self.blocks
+            )
+        )
+
+    @property
+    def shapes(self) -> Counter[tuple[tuple[Shape, ...], ...]]:
+        """How many blocks there are of each kind: shapes in groups of one input."""
+        return Counter(tuple(tuple(group.values()) for group in block if group) for block in self.blocks)
+
+
+def bits_per_weight(method: Method, layout: Layout, width: int) -> float:
+    """The stored bits per weight that a cell of this method would have; `width` is that of the storage dtype.
+
+    ValueError when there is no linear, or one that the method cannot take.
+    """
+    bits = weights = 0
+    for block, times in layout.shapes.items():
+        bits += times * sum(method.stored_bits(shapes, width) for shapes in together(method, block))
+        weights += times * sum(rows * columns for group in block for rows, columns in group)
+    if not weights:
+        raise ValueError("no linear is compressed, so there are no bits per weight")
+    return bits / weights
+
+
+def together(method: Method, groups: Sequence[Sequence[T]]) -> list[list[T]]:
+    """Linears of a block in groups of one input, to groups of those that share something, as the method is set."""
+    share = method.share if isinstance(method, SharingMethod) else "linear"
+    if share == "input":
+        return [list(group) for group in groups]
+    flat = [each for group in groups for each in group]
+    return [flat] if share == "block" and flat else [[each] for each in flat]
+
+
+def layout_of(subject: Subject) -> Layout:
+    """The layout of a model. One block of each kind is run on a few tokens, to see which linears share an input.
+
+    In a model that cannot be walked each linear stands alone: whatever shares needs statistics, and fails there.
+    """
+    blocks = decoder_blocks(subject.model)
+    kinds: dict[tuple[tuple[str, Shape], ...], int] = {}  # the first block of a kind
+    for index, block in enumerate(blocks):
+        kinds.setdefault(_kind(block), index)
+    try:
+        names = _seen(subject, blocks, list(kinds.values()))
+    except CalibrationError:
+        names = {index: [[name] for name in linears(blocks[index])] for index in kinds.values()}
+    return Layout(tuple(_grouped(block, names[kinds[_kind(block)]]) for block in blocks))
+
+
+def shapes_of(subject: Subject) -> dict[str, Shape]:
+    """The shape of every linear that can be compressed, by its full name."""
+    blocks = decoder_blocks(subject.model)
+    return {f"{block.name}.{name}": shape for block in blocks for name, shape in _shapes(block).items()}
+
+
+def _shapes(block: Block) -> dict[str, Shape]:
+    return {name: (each.out_features, each.in_features) for name, each in linears(block).items()}
+
+
+def _kind(block: Block) -> tuple[tuple[str, Shape], ...]:
+    return tuple(_shapes(block).items())
+
+
+def _grouped(block: Block, names: Names) -> tuple[Mapping[str, Shape], ...]:
+    shapes = _shapes(block)
+    return tuple({f"{block.name}.{name}": shapes[name] for name in group} for group in names)
+
+
+def _seen(subject: Subject, blocks: Sequence[Block], which: Sequence[int]) -> dict[int, Names]:
+    """The names of these blocks' linears by the input that each was fed."""
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    batches = first_inputs(subject.model, tokens, 1, torch.device("cpu"))
+    return {index: by_input(observe(blocks[index], index, batches, Statistic.DIAGONAL)) for index in which}
