@@ -46,7 +46,7 @@ class Metric:
             totals = np.array(getattr(row.quality, WINDOWS[self.name][0]), dtype=float)
             return totals / (row.quality.scored_tokens / len(totals))  # all windows are equally long
         if row.task is not None and self.name in row.task.items:
-            return np.array([float(item) for item in row.task.items[self.name]])
+            return np.frombuffer(row.task.items[self.name].encode(), np.uint8).astype(float) - ord("0")
         raise ValueError(f"row {row.row_id} has no {self.name}; it has {', '.join(metrics_of(row)) or 'nothing'}")
 
     def mean(self, rows: Sequence[Row]) -> float:

@@ -13,6 +13,7 @@ and seed is in either factor already, so the variance is too large by that noise
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ LEVEL = 0.05
 RESAMPLES = 10_000
 FEWEST_UNITS = 6  # even if all of 5 units agree, the exact sign test has p = 2 / 2^5 = 0.0625
 CHUNK = 1 << 21  # drawn numbers in memory at once: 16 MiB
+SPREAD = 1 << 20  # the stream of the spreads, apart from those of the draws
 DRAWING = 8  # a multinomial count costs about as much as drawing 8 single units
 
 
@@ -68,13 +70,13 @@ def paired(
     estimate = float(np.mean([x.mean() - y.mean() for x, y in zip(a, b, strict=True)]))
     if min(stratum.shape[1] for stratum in a) < FEWEST_UNITS:
         return Difference(estimate, math.nan, math.nan, 1.0, units, seeds)
-    rng = np.random.default_rng(seed)
     deviations = np.zeros(resamples)
-    for effects in _factors(a, b, seeds_paired):
+    for number, effects in enumerate(_factors(a, b, seeds_paired)):
         if len(effects) > 1:
-            deviations += _resampled(effects, resamples, rng)
+            deviations += _resampled(effects, resamples, (seed, number))
     size = np.abs(deviations)
-    half = float(np.quantile(size, 1 - LEVEL, method="higher"))
+    most = max(1, math.ceil(LEVEL * (resamples + 1) - 1))  # resamples as large, and p is LEVEL or more
+    half = float(np.partition(size, -most)[-most])
     p = (1 + int(np.count_nonzero(size >= abs(estimate)))) / (resamples + 1)
     return Difference(estimate, estimate - half, estimate + half, p, units, seeds)
 
@@ -116,17 +118,37 @@ def _factors(a: Sample, b: Sample, seeds_paired: bool) -> Iterator[Array]:
     yield from (over_a - over_b,) if seeds_paired else (over_a, -over_b)
 
 
-def _resampled(effects: Array, resamples: int, rng: np.random.Generator) -> Array:
+def _resampled(effects: Array, resamples: int, stream: tuple[int, ...]) -> Array:
     """Deviations [resamples] of the mean of n > 1 effects, drawn with replacement and by Student's t in spread."""
     n, centred = len(effects), effects - effects.mean()
     values, counts = np.unique(centred, return_counts=True)
-    alike = DRAWING * len(values) < n  # items that are right or wrong: draw how many of each
-    rows = max(1, CHUNK // (len(values) if alike else n))
-    means = []
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        if alike:
-            means.append(rng.multinomial(n, counts / n, size=size) @ values / n)
-        else:
-            means.append(centred[rng.integers(n, size=(size, n))].mean(axis=1))
-    return np.concatenate(means) * np.sqrt(n / rng.chisquare(n - 1, resamples))  # sqrt(n / (n - 1)) is in it
+    if DRAWING * len(values) < n:  # items that are right or wrong: draw how many of each
+        means: Array = _rng(*stream).multinomial(n, counts / n, size=resamples) @ values / n
+    else:
+        rows = max(1, CHUNK // n)
+        sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+        means = np.concatenate([_drawn(n, size, (*stream, at)) @ centred for at, size in enumerate(sizes)]) / n
+    return means * _spread(n, resamples, stream)
+
+
+@lru_cache(maxsize=16)
+def _drawn(n: int, resamples: int, stream: tuple[int, ...]) -> Array:
+    """How often each of n units is drawn in each resample [resamples, n].
+
+    The same for every pair of entries of a table, as its entries have the same units.
+    """
+    drawn = _rng(*stream).integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    counts: Array = np.bincount(drawn.ravel(), minlength=resamples * n).astype(np.float64)
+    return counts.reshape(resamples, n)
+
+
+@lru_cache(maxsize=16)
+def _spread(n: int, resamples: int, stream: tuple[int, ...]) -> Array:
+    """sqrt(n / chi²) with n - 1 degrees of freedom [resamples]; the factor sqrt(n / (n - 1)) is in it."""
+    chi_squared: Array = _rng(*stream, SPREAD).chisquare(n - 1, resamples)
+    return np.sqrt(n / chi_squared)
+
+
+def _rng(*stream: int) -> np.random.Generator:
+    """Random numbers that depend on nothing but what they are for."""
+    return np.random.default_rng(stream)

@@ -6,7 +6,6 @@ of it (MLflow, reports). Reading never needs torch, so reports stay light.
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from suite.errors import ResultError
 
-SCHEMA_VERSION = 2  # 1 had no window_kl, task, noise, revision or measures
+SCHEMA_VERSION = 3  # 2 had no match, reproduces or layers; 1 no window_kl, task, noise, revision or measures
 JOURNAL_NAME = "results.jsonl"
+MANIFEST_NAME = "manifest.json"  # of a finished cell
 NOISE_ITEMS = 64  # of a task, from the start: those on which its noise floor is measured
 
 Status = Literal["ok", "void", "unsupported", "failed"]
@@ -91,6 +91,17 @@ class Cost(Record):
         return self.calibrate_seconds + self.compress_seconds + self.evaluate_seconds
 
 
+class BitsTarget(Record):
+    """Stored bits per weight that all cells of a comparison should have."""
+
+    bits_per_weight: float = Field(gt=0, le=32)
+    tolerance: float = Field(default=0.05, ge=0, description="bits per weight, to both sides")
+
+    def misses(self, stored_bits_per_weight: float) -> bool:
+        """Whether a size is outside of the tolerance."""
+        return abs(stored_bits_per_weight - self.bits_per_weight) > self.tolerance + 1e-9
+
+
 class Row(Record):
     """One cell under one protocol: everything a reader needs to trust, repeat and compare the number."""
 
@@ -113,6 +124,9 @@ class Row(Record):
     calibration: str | None = Field(description="the budget in words; None if the method uses no data")
     calibration_tokens: int
     ledger: str | None = Field(description="id of the ledger entry, a hash of its tokens")
+    layers: str | None = Field(default=None, description="patterns of the linears that were compressed; None: all")
+    match: BitsTarget | None = Field(default=None, description="the size that the recipe asked of every cell")
+    reproduces: str | None = Field(default=None, description="the published table that the recipe runs again")
     revision: int | None = Field(default=None, description="of the method's output; None in older rows")
     measures: Measures = Field(default="perplexity", description="what the evaluation is about")
     protocol: str = Field(description="the evaluation protocol in words: its name, and after a comma the rest")
@@ -137,16 +151,30 @@ class Row(Record):
         return f"{self.title} {self.variant}".rstrip()
 
     @property
+    def off_budget(self) -> bool:
+        """True if the cell's stored size is not the one that the recipe asked of every cell."""
+        return (
+            self.match is not None
+            and self.size is not None
+            and self.match.misses(self.size.stored_bits_per_weight)
+        )
+
+    @property
     def protocol_name(self) -> str:
         """The protocol without its particulars: `wikitext2-raw/1@2048`, or a task's name."""
         return self.protocol.partition(",")[0]
 
 
 class Journal:
-    """Append-only rows of one recipe. The last row of a `row_id` wins, so a repaired cell replaces its failure."""
+    """Append-only rows of one recipe. The last row of a `row_id` wins, so a repaired cell replaces its failure.
+
+    A journal remembers what it has read: each call of `rows` parses only the lines that came since the last one.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._newest: dict[str, Row] = {}
+        self._bytes = self._lines = 0  # of whole lines, read so far
 
     def append(self, row: Row) -> None:
         """Write one row and wait until the disk has it; a line torn by an earlier kill is first closed off."""
@@ -161,29 +189,38 @@ class Journal:
 
     def rows(self) -> list[Row]:
         """The newest row of each `row_id`, in order of first appearance. Torn lines are passed over."""
-        newest: dict[str, Row] = {}
-        for row in self._parsed():
-            newest[row.row_id] = row
-        return list(newest.values())
+        *whole, last = self._unread()
+        for line in whole:
+            self._keep(line)
+            self._bytes, self._lines = self._bytes + len(line) + 1, self._lines + 1
+        self._keep(last)  # without a line end: whole, or torn and passed over until it has one
+        return list(self._newest.values())
 
-    def _parsed(self) -> Iterator[Row]:
+    def _unread(self) -> list[bytes]:
+        """Lines after those that were read, and what follows the last line end. JSON may hold other breaks."""
         if not self.path.exists():
-            return
-        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")  # JSON may hold other breaks
-        for number, line in enumerate(lines, 1):
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # a line that a kill cut short: its cell is simply measured again
-            try:
-                yield Row.model_validate(values)
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
-                raise ResultError(
-                    f"{self.path}:{number}: not a row of schema {SCHEMA_VERSION} ({where}: {first['msg']}); "
-                    "move the file away or choose another --out"
-                ) from error
+            return [b""]
+        with self.path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._bytes:  # the file was replaced
+                self._newest, self._bytes, self._lines = {}, 0, 0
+            file.seek(self._bytes)
+            return file.read().split(b"\n")
+
+    def _keep(self, line: bytes) -> None:
+        try:
+            values = json.loads(line.decode(errors="replace"))
+        except json.JSONDecodeError:
+            return  # a line that a kill cut short: its cell is simply measured again
+        try:
+            row = Row.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ResultError(
+                f"{self.path}:{self._lines + 1}: not a row of schema {SCHEMA_VERSION} ({where}: {first['msg']}); "
+                "move the file away or choose another --out"
+            ) from error
+        self._newest[row.row_id] = row
 
 
 def _ends_with_newline(file: Any) -> bool:

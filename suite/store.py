@@ -37,8 +37,9 @@ class Store:
                 _lay_out(database)
             self.client = MlflowClient(uri)
             self.experiment_id = self._experiment(database)
-        self.runs = self._known_runs()
-        self.parents: set[str] = set()
+        self.runs: dict[str, str] = {}  # by row_id, and the parents by the recipe's sha256
+        self.open: set[str] = set()  # parents that took rows and were not closed since
+        self._recall()
 
     def send(self, row: Row, artifacts: list[Path]) -> str:
         """Create or replace the run of one row -> its run id."""
@@ -65,10 +66,11 @@ class Store:
         self.runs[row.row_id] = run_id
         return run_id
 
-    def finish(self) -> None:
-        """Close the parent runs that took rows."""
-        for run_id in self.parents:
-            self.client.set_terminated(run_id)
+    def finish(self) -> bool:
+        """Close the parent runs that took rows, in this process or in one that was killed -> True."""
+        while self.open:
+            self.client.set_terminated(self.open.pop())
+        return True
 
     def _experiment(self, database: Path | None) -> str:
         found = self.client.get_experiment_by_name(self.study["experiment"])
@@ -77,16 +79,18 @@ class Store:
         location = str(database.parent / "mlartifacts") if database else None
         return str(self.client.create_experiment(self.study["experiment"], location))
 
-    def _known_runs(self) -> dict[str, str]:
-        runs, token = {}, None
+    def _recall(self) -> None:
+        """Find the study's runs."""
+        of_study, token = f"tags.study = '{self.study['study']}'", None
         while True:
-            page = self.client.search_runs(
-                [self.experiment_id], f"tags.study = '{self.study['study']}'", page_token=token
-            )
+            page = self.client.search_runs([self.experiment_id], of_study, page_token=token)
             for run in page:
-                runs[run.data.tags.get("row_id") or run.data.tags["recipe_sha256"]] = run.info.run_id
+                row_id = run.data.tags.get("row_id")
+                self.runs[row_id or run.data.tags["recipe_sha256"]] = run.info.run_id
+                if row_id is None and run.info.status == "RUNNING":
+                    self.open.add(run.info.run_id)
             if not (token := page.token):
-                return runs
+                return
 
     def _parent(self, row: Row) -> str:
         if row.recipe_sha256 not in self.runs:
@@ -95,14 +99,15 @@ class Store:
             if self.study["recipe"]:
                 self.client.log_text(run_id, self.study["recipe"], "recipe.yaml")
             self.runs[row.recipe_sha256] = run_id
-        self.parents.add(self.runs[row.recipe_sha256])
+        self.open.add(self.runs[row.recipe_sha256])
         return self.runs[row.recipe_sha256]
 
 
 def _lay_out(database: Path) -> None:
     """Make MLflow's tables under another name: that takes seconds, and a file left halfway is never mended."""
     fresh = database.with_name(f".{database.name}.new")
-    fresh.unlink(missing_ok=True)
+    for left in database.parent.glob(f"{fresh.name}*"):  # its journal as well, or SQLite would play that back
+        left.unlink()
     MlflowClient(f"{SQLITE}{fresh}").search_experiments(max_results=1)
     fresh.rename(database)
 

@@ -17,19 +17,21 @@ import textwrap
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from suite.environment import variables
 from suite.errors import ResultError
-from suite.results import JOURNAL_NAME, Journal, Row
+from suite.results import JOURNAL_NAME, MANIFEST_NAME, Journal, Row
 from suite.store import SQLITE, STORE_ERRORS, Store
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 NOTES_NAME = "tracking.jsonl"
 EXPERIMENT = "nowag-bench"
@@ -86,10 +88,14 @@ class Tracker:
 
     def __init__(self, out: Path, uri: str, experiment: str = EXPERIMENT, recipe_text: str = "") -> None:
         self.out, self.uri, self.sent = out, uri, 0
+        self.journal = Journal(out / JOURNAL_NAME)
         self._study = {"study": uuid.uuid4().hex, "experiment": experiment, "recipe": recipe_text}
+        self._known = False  # whether the directory's notes have the study
+        self._received: dict[str, str] = {}  # digests by row_id
+        self._finished = False  # whether the store's parent runs were closed after the last row it received
+        self._recall()
         self._store: Store | None = None
         self._silent_until = 0.0
-        self._received = {note["row_id"]: note["digest"] for note in self._notes() if self._is_receipt(note)}
         self._jobs: list[Future[Any]] = []
         self._stack = ExitStack()
 
@@ -97,16 +103,17 @@ class Tracker:
         for name, level in QUIET.items():
             logging.getLogger(name).setLevel(level)
         self.out.mkdir(parents=True, exist_ok=True)
-        self._open_study()
+        if not self._known:
+            self._append(self._study)
         # set here and not in the thread: warning filters and environment belong to the whole process
         self._stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"(mlflow|alembic|sqlalchemy)\b")
         self._stack.enter_context(variables(MLFLOW_DEFAULTS))
         self._thread = self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="tracking"))
-        self._submit(self._attempt, lambda store: None)  # connects while the study computes
-        artifacts = {note["row_id"]: note["artifacts"] for note in self._notes()}
+        if not self._finished:
+            self._submit(self._attempt, lambda store: None)  # connects while the study computes
         for row in self.pending():
-            self.record(row, [self.out / path for path in artifacts.get(row.row_id, ())])
+            self.record(row)
         return self
 
     def __exit__(
@@ -115,23 +122,32 @@ class Tracker:
         if error is not None:
             self._thread.shutdown(cancel_futures=True)  # the journal has what is not sent yet
         else:
-            self._submit(self._attempt, Store.finish)
+            self._submit(self._finish)
         self._stack.close()
         for job in self._jobs:
             if not job.cancelled():
                 job.result()
 
-    def record(self, row: Row, artifacts: Sequence[Path] = ()) -> None:
+    def record(self, row: Row) -> None:
         """Queue one journalled row with its files; returns at once.
 
         A row the store already holds in this form is skipped; one it holds in another form is replaced.
         """
-        self._submit(self._deliver, row, [path.resolve() for path in artifacts if path.exists()])
+        files = dict.fromkeys(path.resolve() for path in self._files(row) if path.exists())
+        self._submit(self._deliver, row, list(files))
 
     def pending(self) -> list[Row]:
         """Rows of the journal that this store has not received in their present form."""
-        rows = Journal(self.out / JOURNAL_NAME).rows()
-        return [row for row in rows if self._received.get(row.row_id) != _digest(row)]
+        return [row for row in self.journal.rows() if self._received.get(row.row_id) != _digest(row)]
+
+    def _files(self, row: Row) -> list[Path]:
+        """What lies beside a row: its cell's manifest, its recipe, what a task found on each item."""
+        names = (
+            f"cells/{row.cell_id}/{MANIFEST_NAME}",
+            f"recipe-{row.recipe_sha256[:8]}.yaml",
+            f"items/{row.row_id}.jsonl",
+        )
+        return [self.out / name for name in names]
 
     def _submit(self, work: Callable[..., object], *arguments: Any) -> None:
         self._jobs.append(self._thread.submit(work, *arguments))
@@ -143,18 +159,15 @@ class Tracker:
         run_id = self._attempt(lambda store: store.send(row, artifacts))
         if run_id is not None:
             self.sent += 1
-            self._received[row.row_id] = digest
-        files = [os.path.relpath(path, self.out.resolve()) for path in artifacts]
-        note = {
-            "uri": masked(self.uri),
-            "row_id": row.row_id,
-            "digest": digest,
-            "artifacts": files,
-            "run": run_id,
-        }
-        self._append(note)
+            self._received[row.row_id], self._finished = digest, False
+            self._append(receipt(self.uri, row, run_id))
 
-    def _attempt(self, work: Callable[["Store"], str | None]) -> str | None:
+    def _finish(self) -> None:
+        """Close the parent runs, unless that was done since the store last received a row."""
+        if self._received and not self._finished and self._attempt(Store.finish):
+            self._append(closing(self.uri))
+
+    def _attempt(self, work: Callable[[Store], T]) -> T | None:
         """What `work` returns; None while the store is away. Anything but the store's errors is a bug."""
         if time.monotonic() < self._silent_until:
             return None
@@ -167,19 +180,15 @@ class Tracker:
             logger.warning("no answer from %s, rows stay pending: %s", masked(self.uri), reason)
             return None
 
-    def _open_study(self) -> None:
-        """Take the directory's identity from its notes, or write it there for the first time."""
-        known = next((line for line in self._lines() if "study" in line), None)
-        if known is None:
-            self._append(self._study)
-        else:
-            self._study = known
-
-    def _notes(self) -> list[dict[str, Any]]:
-        return [line for line in self._lines() if "row_id" in line]
-
-    def _is_receipt(self, note: dict[str, Any]) -> bool:
-        return note["run"] is not None and note["uri"] == masked(self.uri)
+    def _recall(self) -> None:
+        """Take over what the directory's notes say: the study, and what this store has received."""
+        for line in self._lines():
+            if "study" in line and not self._known:
+                self._study, self._known = line, True
+            elif line.get("uri") == masked(self.uri) and (line.get("run") or line.get("finished")):
+                self._finished = "finished" in line
+                if not self._finished:
+                    self._received[line["row_id"]] = line["digest"]
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         path = self.out / NOTES_NAME
@@ -192,6 +201,16 @@ class Tracker:
     def _append(self, line: dict[str, Any]) -> None:
         with (self.out / NOTES_NAME).open("a", encoding="utf-8") as file:
             file.write("\n" + json.dumps(line))  # the newline first: it closes off a line cut short
+
+
+def receipt(uri: str, row: Row, run_id: str) -> dict[str, str]:
+    """The note that a store has received a row in its present form."""
+    return {"uri": masked(uri), "row_id": row.row_id, "digest": _digest(row), "run": run_id}
+
+
+def closing(uri: str) -> dict[str, Any]:
+    """The note that the parent runs of all rows received so far were closed."""
+    return {"uri": masked(uri), "finished": True}
 
 
 def _digest(row: Row) -> str:

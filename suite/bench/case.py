@@ -36,12 +36,13 @@ class Work:
     """A case with its data on a device. `run` takes the number of rounds, 1 where there are none.
 
     A reference of fewer rounds is timed at 0 and at `reference_rounds` and carried on in a straight line.
-    With `steps` above 1 a run goes over that many weights, and its time is of one.
+    With `steps` above 1 a run goes over that many weights, or rows, and its time is of one.
+    What is done for files and databases has no reference, and so no check, and no floor.
     """
 
     run: Callable[[int], Any]
-    check: Callable[[Any, Any], float]
-    floor: Callable[[Any], Floor]
+    check: Callable[[Any, Any], float] | None = None
+    floor: Callable[[Any], Floor] | None = None
     rounds: int = 1
     reference_rounds: int = 1
     steps: int = 1
@@ -55,16 +56,21 @@ class Case:
     """
 
     name: str
-    shape: Shape
+    shape: tuple[int, ...]
     prepare: Callable[[torch.device], Work]
-    agreement: str
+    agreement: str = ""
     budget_ms: float | None = None
     unit: str | None = None
 
     @property
     def label(self) -> str:
         """What a pattern is matched against."""
-        return f"{self.name} {self.shape[0]}x{self.shape[1]}"
+        return f"{self.name} {in_print(self.shape)}"
+
+
+def in_print(shape: tuple[int, ...]) -> str:
+    """`4096x11008`; a count alone where there is no weight."""
+    return "x".join(map(str, shape))
 
 
 def share_equal(found: Tensor, wanted: Tensor) -> float:

@@ -24,7 +24,9 @@ from suite.bench.case import Case, Floor, Shape, Work, relative_error, share_equ
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of a whole benchmark: weights (out, in), and for how long methods with rounds and references go on."""
+    """Sizes of a whole benchmark: weights (out, in), for how long methods with rounds and references go on, and of
+    how many cells books are kept.
+    """
 
     square: Shape
     wide: Shape
@@ -36,6 +38,7 @@ class Scale:
     tokens: int
     reference_iterations: int
     reference_sweeps: int
+    cells: int
 
 
 FULL = Scale(
@@ -49,6 +52,7 @@ FULL = Scale(
     tokens=8192,
     reference_iterations=5,  # plain PyTorch takes minutes to the end
     reference_sweeps=1,
+    cells=1000,
 )
 SMALL = Scale(
     square=(256, 256),
@@ -61,6 +65,7 @@ SMALL = Scale(
     tokens=256,
     reference_iterations=10,
     reference_sweeps=2,
+    cells=100,
 )
 SCALES = {"full": FULL, "small": SMALL}
 

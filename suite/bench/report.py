@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from suite.bench.case import in_print
 from suite.bench.clock import Ceilings
 from suite.bench.session import Options, Result, bench, chosen, device_ceilings, save
 from suite.environment import describe
@@ -16,7 +17,8 @@ HEADING = (
 EXPLANATION = (
     "ms: median; spread: (slowest - fastest) / median; x plain: plain PyTorch's time over ours, same run;\n"
     "of ceiling: the time that the bytes (copy) or operations (fp32, bf16) would take at the measured ceiling,\n"
-    "over ours: above 100% where 16-bit units or caches do better; budget: ms on one H100"
+    "over ours: above 100% where 16-bit units or caches do better; budget: ms on one H100;\n"
+    "bookkeeping: shape is a number of rows, and ms of one row or of all, as the case says"
 )
 
 
@@ -62,8 +64,7 @@ def in_words(limits: Ceilings) -> str:
 
 def line(result: Result) -> str:
     """One result."""
-    shape = f"{result.shape[0]}x{result.shape[1]}"
-    start = f"{result.case:40}{shape:>12}"
+    start = f"{result.case:40}{in_print(result.shape):>12}"
     if result.error or result.ms is None:
         return f"{start}  FAILED {result.error}"
     ratio = "-" if result.reference_ms is None else f"{result.reference_ms / result.ms:.3g}"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from kernels.backend import plain_torch
-from suite.bench import compression, linears
+from suite.bench import bookkeeping, compression, linears
 from suite.bench.case import Case, Work
 from suite.bench.clock import Ceilings, Timing, ceilings, timed, timed_replays
 from suite.environment import describe
@@ -43,7 +43,7 @@ class Result:
     """One line of the table. What was not measured is None; `note` qualifies the numbers."""
 
     case: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     ms: float | None = None
     spread: float | None = None
     runs: int = 0
@@ -61,7 +61,7 @@ class Result:
 def chosen(options: Options) -> list[Case]:
     """The cases that have `only` in name and shape, or match it as a pattern. ConfigError if there is none."""
     scale = compression.SCALES[options.sizes]
-    every = [*compression.cases(scale), *linears.cases(scale)]
+    every = [*compression.cases(scale), *linears.cases(scale), *bookkeeping.cases(scale)]
     wanted = (options.only or "").lower()
     found = [case for case in every if wanted in case.label.lower() or fnmatch.fnmatch(case.label.lower(), wanted)]
     if not found:
@@ -111,11 +111,11 @@ def _measure(case: Case, options: Options, limits: Ceilings) -> Result:
         work.run(1)  # every kernel, at its own sizes; the timed run is long
     with measured() as phase:
         timing = _time(work, options, work.rounds, warm=work.rounds == 1)
-    floor_ms, bound = work.floor(timing.output).milliseconds(limits)
+    floor_ms, bound = work.floor(timing.output).milliseconds(limits) if work.floor else (None, None)
     on_gpu = options.device.type == "cuda"
     reference = agreement = None
-    notes = ["no CUDA graph"] if work.steps > 1 and on_gpu and not timing.graph else []
-    if options.reference:
+    notes = ["no CUDA graph"] if work.floor and work.steps > 1 and on_gpu and not timing.graph else []
+    if options.reference and work.check:
         carried_on = work.reference_rounds != work.rounds
         own = work.run(work.reference_rounds) if carried_on else timing.output
         reference = _reference(work, options)
@@ -131,7 +131,7 @@ def _measure(case: Case, options: Options, limits: Ceilings) -> Result:
         spread=timing.spread,
         runs=timing.runs,
         reference_ms=reference.ms if reference else None,
-        of_ceiling=floor_ms / timing.ms,
+        of_ceiling=floor_ms and floor_ms / timing.ms,
         ceiling=bound,
         peak_gib=phase.peak_device_memory_gib if on_gpu else phase.peak_memory_gib,
         agreement=agreement,
@@ -156,7 +156,8 @@ def _time(work: Work, options: Options, rounds: int, *, warm: bool = True) -> Ti
     def run() -> Any:
         return work.run(rounds)
 
-    if work.steps > 1:
+    if work.floor and work.steps > 1:
         timing = timed_replays(run, options.device, options.repeat)
-        return replace(timing, ms=timing.ms / work.steps)
-    return timed(run, options.device, options.repeat, warm=warm)
+    else:
+        timing = timed(run, options.device, options.repeat, warm=warm)
+    return replace(timing, ms=timing.ms / work.steps)

@@ -29,11 +29,11 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def study(tmp_path: Path, uri: str) -> Study:
     """Journal the rows and track them in one go, as a run does."""
 
-    def track(*rows: Row, artifacts: tuple[Path, ...] = (), to: str = uri, recipe_text: str = "") -> Tracker:
+    def track(*rows: Row, to: str = uri, recipe_text: str = "") -> Tracker:
         with Tracker(tmp_path, to, experiment=tmp_path.name, recipe_text=recipe_text) as tracker:
             for row in rows:
                 Journal(tmp_path / JOURNAL_NAME).append(row)
-                tracker.record(row, artifacts)
+                tracker.record(row)
         return tracker
 
     return track
@@ -50,6 +50,16 @@ def runs(uri: str, tmp_path: Path) -> Callable[..., list[Run]]:
         return [run for run in found if ("row_id" in run.data.tags) is not parents]
 
     return find
+
+
+FILES = {"cells/cell-a/manifest.json": "{}", "items/a.jsonl": "[]", "recipe-abababab.yaml": "name: x"}
+
+
+def beside_the_journal(folder: Path) -> None:
+    """The files that a run leaves for row `a`."""
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
 
 
 def artifact(uri: str, run: Run, name: str, to: Path) -> str:
@@ -111,13 +121,11 @@ def test_a_failed_row_is_a_failed_run_that_says_why(
 def test_the_run_carries_its_row_its_manifest_and_the_recipe(
     study: Study, runs: Callable[..., list[Run]], make_row: MakeRow, uri: str, tmp_path: Path
 ) -> None:
-    manifest = tmp_path / "cells" / "a" / "manifest.json"
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text('{"shards": 2}')
-    study(make_row("a"), artifacts=(manifest,), recipe_text="name: x")
+    beside_the_journal(tmp_path)
+    study(make_row("a"), recipe_text="name: x")
     (run,), (parent,) = runs(), runs(parents=True)
     assert json.loads(artifact(uri, run, "row.json", tmp_path / "got"))["row_id"] == "a"
-    assert artifact(uri, run, "manifest.json", tmp_path / "got") == '{"shards": 2}'
+    assert [artifact(uri, run, Path(name).name, tmp_path / "got") for name in FILES] == [*FILES.values()]
     assert artifact(uri, parent, "recipe.yaml", tmp_path / "got") == "name: x"
 
 
@@ -158,26 +166,51 @@ def test_a_row_sent_but_not_noted_is_replaced_and_not_doubled(
     assert len(runs()) == 1
 
 
-def test_a_row_journalled_before_a_kill_is_sent_when_the_study_goes_on(
-    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow, tmp_path: Path
+def test_a_row_journalled_before_a_kill_is_sent_with_its_files_when_the_study_goes_on(
+    study: Study, runs: Callable[..., list[Run]], make_row: MakeRow, tmp_path: Path, uri: str
 ) -> None:
     Journal(tmp_path / JOURNAL_NAME).append(make_row("a"))
+    beside_the_journal(tmp_path)
     assert study().sent == 1
-    assert len(runs()) == 1
+    (run,) = runs()
+    found = {file.path for file in MlflowClient(uri).list_artifacts(run.info.run_id)}
+    assert found == {"row.json", *(Path(name).name for name in FILES)}
+
+
+def test_a_parent_run_that_a_kill_left_open_is_closed_when_the_study_goes_on(
+    study: Study,
+    runs: Callable[..., list[Run]],
+    make_row: MakeRow,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(Tracker, "_finish", lambda tracker: None)
+        study(make_row("a"))
+    assert [run.info.status for run in runs(parents=True)] == ["RUNNING"]
+    study()
+    assert [run.info.status for run in runs(parents=True)] == ["FINISHED"]
+
+
+def test_a_store_that_has_every_row_is_not_asked_again(
+    study: Study, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = make_row("a")
+    study(row)
+    monkeypatch.setattr("suite.tracking.Store", None)
+    assert study(row).pending() == []
 
 
 def test_a_server_that_is_away_neither_stops_nor_slows_the_study_and_sync_catches_up(
     study: Study, runs: Callable[..., list[Run]], make_row: MakeRow, uri: str, tmp_path: Path
 ) -> None:
-    manifest = tmp_path / "manifest.json"
-    manifest.write_text("{}")
     start = time.monotonic()
-    tracker = study(*(make_row(name) for name in "abc"), artifacts=(manifest,), to=AWAY)
+    tracker = study(*(make_row(name) for name in "abc"), to=AWAY)
     assert time.monotonic() - start < 30  # MLflow's own retries take minutes
     reopened = Tracker(tmp_path, AWAY)
     assert [row.row_id for row in tracker.pending()] == [row.row_id for row in reopened.pending()] == [*"abc"]
     assert sync(tmp_path, uri) == (3, 0)
-    assert artifact(uri, runs()[0], "manifest.json", tmp_path / "got") == "{}"
+    assert len(runs()) == 3
 
 
 def test_a_failure_is_reported_once_and_without_credentials(
@@ -203,8 +236,10 @@ def test_a_store_whose_laying_out_was_cut_short_is_laid_out_anew(
     halfway = tmp_path / "store" / ".mlflow.db.new"
     halfway.parent.mkdir()
     halfway.write_bytes(b"half a database")
+    journal = halfway.with_name(".mlflow.db.new-journal")
+    journal.write_bytes(b"of half a database")
     assert study(make_row("a"), to=default_uri(halfway.parent)).sent == 1
-    assert not halfway.exists()
+    assert not halfway.exists() and not journal.exists()
 
 
 def test_mlflows_environment_is_as_it_was_after_tracking(study: Study, make_row: MakeRow) -> None:
