@@ -11,6 +11,8 @@ from reports.comparisons import comparisons
 from reports.coverage import coverages
 from reports.figures import pareto
 from reports.load import frame
+from reports.published import published_frame
+from reports.reproductions import reproductions
 from reports.tables import Table
 from reports.text import render_markdown, render_text
 from suite.files import write_atomically
@@ -32,6 +34,7 @@ class Report:
             raise ValueError("a report needs at least one row, got none")
         self.rows = rows
         self.tables = comparisons(rows)
+        self.reproductions = reproductions(rows)
         self.coverages = coverages(rows)
 
     def text(self, width: int | None = None) -> str:
@@ -39,7 +42,8 @@ class Report:
 
         Coverage is a sentence for each model, or its table where something is out of order.
         """
-        tables = [f"{table.caption}\n{render_text(table, width)}" for table in self.tables]
+        shown = [*self.tables, *self.reproductions]
+        tables = [f"{table.caption}\n{render_text(table, width)}" for table in shown]
         covered = [
             each.sentence + "\n" if each.sentence else f"{each.table.caption}\n{render_text(each.table, width)}"
             for each in self.coverages
@@ -50,9 +54,12 @@ class Report:
     def write(self, to: Path) -> Path:
         """Write report.html, report.md and rows.csv into the directory `to` -> the page's path.
 
-        The page is one file without scripts or links to elsewhere.
+        The page is one file without scripts or links to elsewhere. Rows that reproduce a published table are in
+        published.csv, too, beside its figures.
         """
         write_atomically(to / "rows.csv", frame(self.rows).to_csv(index=False).encode())
+        if self.reproductions:
+            write_atomically(to / "published.csv", published_frame(self.rows).to_csv(index=False).encode())
         write_atomically(to / "report.md", self._markdown().encode())
         write_atomically(to / "report.html", self._page().encode())
         return to / "report.html"
@@ -63,7 +70,8 @@ class Report:
 
     def _markdown(self) -> str:
         sections = [[table.caption, render_markdown(table), *table.model_notes] for table in self.tables]
-        sections += [[each.table.caption, render_markdown(each.table)] for each in self.coverages]
+        others = [*self.reproductions, *(each.table for each in self.coverages)]
+        sections += [[table.caption, render_markdown(table)] for table in others]
         return f"# {self._title}\n\n" + "\n\n".join(part.rstrip() for parts in sections for part in parts) + "\n"
 
     def _page(self) -> str:
@@ -77,6 +85,7 @@ class Report:
         return environment.get_template("report.html").render(
             title=self._title,
             sections=[_section(table) | _with_figure(table) for table in self.tables],
+            reproductions=[_section(table) for table in self.reproductions],
             coverages=[_section(each.table) | {"sentence": each.sentence} for each in self.coverages],
             rows=[_details(row) for row in self.rows],
         )

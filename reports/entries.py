@@ -4,10 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from suite.results import Row
 
 DENSE = "dense"
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Entry:
     def ok(self) -> list[Row]:
         """The rows that have numbers."""
         return [row for row in self.rows if row.status == "ok"]
+
+    @property
+    def off_budget(self) -> Row | None:
+        """A row whose size is not the one asked of every entry; the dense model has the size that it has."""
+        return None if self.dense else next((row for row in self.ok if row.off_budget), None)
 
     @property
     def label(self) -> str:
@@ -65,7 +72,8 @@ def entries(rows: Sequence[Row]) -> list[Entry]:
 
     def key(row: Row) -> Hashable:
         settings = json.dumps(row.settings, sort_keys=True)
-        shared = (row.model_fingerprint, row.method, row.revision, settings, row.statistics_mode, row.calibration)
+        how = (row.method, row.revision, settings, row.statistics_mode, row.layers)
+        shared = (row.model_fingerprint, *how, row.calibration)
         once = (*shared, row.seed, row.protocol_id)
         times[once] += 1
         return (*shared, times[once])
@@ -74,11 +82,11 @@ def entries(rows: Sequence[Row]) -> list[Entry]:
     return sorted(found, key=lambda entry: not entry.dense)
 
 
-def grouped(rows: Sequence[Row], key: Callable[[Row], Hashable]) -> list[list[Row]]:
-    """Rows of equal keys together, in the order in which the keys first appear."""
-    groups: dict[Hashable, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
+def grouped(items: Sequence[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
+    """Items of equal keys together, rows for one, in the order in which the keys first appear."""
+    groups: dict[Hashable, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return list(groups.values())
 
 

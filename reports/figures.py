@@ -37,7 +37,7 @@ def pareto(table: Table) -> str | None:
     if len(points) < 2:
         return None
     with rc_context(STYLE):
-        return _svg(_draw(points))
+        return svg(_draw(points))
 
 
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
@@ -67,7 +67,8 @@ def _draw(points: pd.DataFrame) -> Figure:
     return figure
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure drawn in STYLE, as an <svg> in the page's ink."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawn = buffer.getvalue()

@@ -13,6 +13,7 @@ from suite.results import JOURNAL_NAME, Cost, Journal, Quality, Row, Size, TaskS
 LABELS = (
     *("row_id", "cell_id", "status", "reason", "recipe", "model", "model_fingerprint", "model_note", "method"),
     *("title", "variant", "statistics_mode", "seed", "calibration", "calibration_tokens", "ledger"),
+    *("layers", "reproduces"),
     *("protocol", "protocol_id", "evaluated_tokens", "created"),
 )
 

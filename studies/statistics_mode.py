@@ -5,15 +5,30 @@ sequential ones, GPTQ's own tables partly under true-sequential ones. A table th
 much as methods.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from studies.study import comparison
+from studies.conclusion import Conclusion
+from studies.contrast import Axis, contrast
+from studies.study import Scale, frame, on_axis
+from suite.results import Row
 
 NAME = "statistics-mode"
 QUESTION = "How much of a method's result is the mode in which its statistics were taken?"
+MINUTES = 11
+METHODS = ("wanda", "sparsegpt", "nowag-p", "gptq", "quip-sharp", "nowag-vq")
+MODES = ("dense", "sequential", "true-sequential")
 
 
-def recipe() -> dict[str, Any]:
+def recipe(scale: Scale, model: str | None) -> dict[str, Any]:
     """Every data-driven method, in the three modes."""
-    methods = ["wanda", "sparsegpt", "nowag-p", "gptq", "quip-sharp", "nowag-vq"]
-    return comparison(NAME, methods, "statistics", ["dense", "sequential", "true-sequential"])
+    return frame(NAME, scale, model) | {"methods": on_axis(scale, METHODS, "statistics", MODES)}
+
+
+def conclude(rows: Sequence[Row]) -> Conclusion:
+    """The KL under each mode, against that under dense statistics."""
+    return contrast(rows, Axis("statistics", _mode, "dense"))
+
+
+def _mode(row: Row) -> str | None:
+    return None if row.statistics_mode == "none" else row.statistics_mode

@@ -1,4 +1,7 @@
-"""Recipes and their parts as people write them: YAML, overrides put in, every fault one line with path and key."""
+"""Recipes and their parts as people write them: YAML, overrides put in, every fault one line with path and key.
+
+`reproduce: NAME` fills in what a recipe does not say itself, from the published table of that name.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,11 +14,19 @@ from pydantic import ValidationError
 from suite.config import Recipe
 from suite.errors import ConfigError
 from suite.protocols import Protocol, Tasks
-from suite.schema import first_error
+from suite.schema import first_error, nearest
+
+PRESETS = Path(__file__).with_name("presets")
+TUNE_KEY = "tune"  # what makes a recipe a search
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read, override and validate a recipe. Every fault is a ConfigError of one line with path and key."""
+    return build_recipe(read_values(path), overrides, str(path))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """What a recipe's file says, not yet validated. ConfigError when it is no mapping in YAML."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
@@ -26,14 +37,28 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
-    return build_recipe(values, overrides, str(path))
+    return values
 
 
 def build_recipe(values: dict[str, Any], overrides: Sequence[str], origin: str) -> Recipe:
-    """Override and validate a recipe's values, in place; a fault is a ConfigError that starts with `origin`."""
+    """Override and validate a recipe's values, in place; a fault is a ConfigError that starts with `origin`.
+
+    Overrides of whole keys, such as models=tiny, are in place before `reproduce` fills in the others; those of
+    what is below a key, such as methods.wanda.sparsity=0.5, come after it.
+    """
+    if TUNE_KEY in values:
+        raise ConfigError(
+            f"{origin}: the key {TUNE_KEY} makes it a search: nowag-bench tune {origin}, or drop the key"
+        )
     try:
-        for override in overrides:
+        whole = [override for override in overrides if "." not in override.partition("=")[0]]
+        for override in whole:
             apply_override(values, override)
+        if values.get("reproduce") is not None:
+            _fill_in(values, values["reproduce"])
+        for override in overrides:
+            if override not in whole:
+                apply_override(values, override)
         recipe = Recipe.model_validate(values)
         recipe.cells()
     except ValidationError as error:
@@ -41,6 +66,28 @@ def build_recipe(values: dict[str, Any], overrides: Sequence[str], origin: str) 
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
     return recipe
+
+
+def preset_names() -> list[str]:
+    """What `reproduce` can name, in alphabetical order."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def _fill_in(values: dict[str, Any], preset: Any) -> None:
+    """Keys of a published table that a recipe lacks; of its dense figures those of the recipe's models."""
+    if preset not in preset_names():
+        known = preset_names()
+        raise ConfigError(
+            f"reproduce: no table {preset!r}.{nearest(str(preset), known)} Known: {', '.join(known)}"
+        )
+    text = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")
+    table = {"name": preset, **yaml.load(text, Loader=_RecipeLoader)}  # noqa: S506 - a SafeLoader
+    models = values.get("models", table["models"])
+    models = models if isinstance(models, list | tuple) else [models]
+    for protocol in table.get("evaluation", []):
+        protocol["expect"] = [each for each in protocol.get("expect", []) if each["model"] in models]
+    for key, value in table.items():
+        values.setdefault(key, value)
 
 
 def build_protocol(text: str, changes: Mapping[str, Any]) -> Protocol:

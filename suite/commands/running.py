@@ -1,23 +1,27 @@
-"""Commands that run a recipe: `quickstart`, `run`, `study`."""
+"""Commands that run a recipe: `quickstart`, `run`."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from suite.commands.shared import (
+    AddressOption,
+    CpusOption,
     DeviceOption,
+    ExecutorOption,
     OfflineOption,
     OutOption,
     SetOption,
+    WorkersOption,
     check,
+    options,
     show_waiting,
 )
 
 if TYPE_CHECKING:
     from suite.config import Recipe
-    from suite.runner import Outcome
+    from suite.runner import Options, Outcome
 
 
 def quickstart(
@@ -28,63 +32,48 @@ def quickstart(
     out: OutOption = Path("runs"),
     offline: OfflineOption = False,
     device: DeviceOption = "auto",
+    workers: WorkersOption = None,
     override: SetOption = None,
 ) -> None:
     """Run the recipe that ships with the package: a small real model, every method, in minutes on a laptop."""
     from suite import recipes
+    from suite.files import file_name
 
     path = Path(recipes.__file__).with_name("quickstart.yaml")
-    chosen = [f"name=quickstart-{_file_name(model)}", f"models={model}"] if model else []
-    run(path, out, offline, device, [*chosen, *(override or ())])
+    chosen = [f"name=quickstart-{file_name(model)}", f"models={model}"] if model else []
+    run(path, out, offline, device, workers=workers, override=[*chosen, *(override or ())])
 
 
-def _file_name(model: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")
-
-
-def run(
+def run(  # noqa: PLR0913 - a command's options
     recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.")],
     out: OutOption = Path("runs"),
     offline: OfflineOption = False,
     device: DeviceOption = "auto",
+    executor: ExecutorOption = "local",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    cpus: CpusOption = None,
     override: SetOption = None,
 ) -> None:
     """Run a recipe, or go on with it where it stopped."""
     check()
     from suite.recipe_file import load_recipe
 
-    _run(load_recipe(recipe, override or ()), out, offline, device)
+    where = options(out, offline, device, executor, workers, address, cpus)
+    stop_if_failed(execute(load_recipe(recipe, override or ()), where))
 
 
-def study(
-    name: Annotated[str | None, typer.Argument(help="A study by name; none: list them.")] = None,
-    out: OutOption = Path("runs"),
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
-    override: SetOption = None,
-) -> None:
-    """Run a study that ships with the package: a recipe made for one question."""
-    check()
-    from studies import STUDIES
-    from suite.errors import ConfigError
-    from suite.recipe_file import build_recipe
-    from suite.schema import nearest
-
-    if name is None:
-        for each in STUDIES.values():
-            typer.echo(f"{each.NAME}: {each.QUESTION}")
-        return
-    if name not in STUDIES:
-        raise ConfigError(f"no study {name!r}.{nearest(name, list(STUDIES))} Known: {', '.join(STUDIES)}")
-    _run(build_recipe(STUDIES[name].recipe(), override or (), f"study {name}"), out, offline, device)
-
-
-def _run(recipe: "Recipe", out: Path, offline: bool, device: str) -> None:
-    from suite.runner import Options
+def execute(recipe: "Recipe", where: "Options") -> "Outcome":
+    """Run a recipe and show what came of it."""
     from suite.runner import run as run_recipe
 
-    outcome = run_recipe(recipe, Options(out, offline, device))
+    outcome = run_recipe(recipe, where)
     _show(outcome)
+    return outcome
+
+
+def stop_if_failed(outcome: "Outcome") -> None:
+    """Exit status 1 when a cell failed."""
     if any(row.status == "failed" for row in outcome.rows):
         raise typer.Exit(1)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from suite.runner import Outcome
+    from suite.runner import Options, Outcome
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for results; each recipe gets its own inside.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use what is on this machine; ask nobody.")]
@@ -16,6 +16,48 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key, such as methods.rtn.bits=3."),
 ]
+
+ExecutorOption = Annotated[
+    str, typer.Option("--executor", help="local: this machine; ray: a cluster (the extra `cluster`).")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", help="Processes here, each with a GPU to itself; on a cluster the most tasks at a time."
+    ),
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="Of a running Ray cluster, or auto; none: one on this machine.")
+]
+CpusOption = Annotated[int | None, typer.Option("--cpus", help="CPU threads of each worker.")]
+
+
+def options(  # noqa: PLR0913 - those of the commands that run recipes
+    out: Path,
+    offline: bool,
+    device: str,
+    executor: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    cpus: int | None = None,
+) -> "Options":
+    """Where a recipe runs, by whom, and where its results go. ConfigError for an executor that there is not."""
+    from typing import get_args
+
+    from suite.errors import ConfigError
+    from suite.executors import Executor, Workers
+    from suite.runner import Options
+    from suite.schema import nearest
+
+    known: dict[str, Executor] = {name: name for name in get_args(Executor)}
+    if executor not in known:
+        raise ConfigError(
+            f"--executor is {executor!r}.{nearest(executor, list(known))} Allowed: {', '.join(known)}"
+        )
+    for name, count in (("--workers", workers), ("--cpus", cpus)):
+        if count is not None and count < 1:
+            raise ConfigError(f"{name} is {count}; give a whole number from 1, or leave it out")
+    return Options(out, offline, device, Workers(known[executor], workers, address, cpus))
 
 
 def check() -> None:

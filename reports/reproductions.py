@@ -1,0 +1,79 @@
+"""Tables of published figures beside ours: for each published table, model and protocol one."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from reports.entries import grouped, weights
+from reports.published import PERPLEXITY, STORED, Beside, besides
+from reports.tables import Column, Table, tabulate
+from suite.results import Row
+
+DECIMALS = {PERPLEXITY: 2, STORED: 4}  # of an accuracy in percent: 1
+TOLERANCE = (
+    "Within: ours differs from the published figure by no more than the tolerance, which allows for half "
+    "precision and, where calibration tokens are drawn, for another draw of them."
+)
+
+
+def reproductions(rows: Sequence[Row]) -> list[Table]:
+    """The tables of rows that reproduce a published one, as they first appear; none without such rows."""
+
+    def key(each: Beside) -> tuple[str | None, ...]:
+        row = each.entry.first
+        return row.reproduces, row.model, row.model_fingerprint, each.protocol, each.metric
+
+    return [_table(group) for group in grouped(besides(rows), key)]
+
+
+def _table(group: Sequence[Beside]) -> Table:
+    of = {row.row_id: each for each in group for row in each.entry.rows}
+    decimals, log = DECIMALS.get(group[0].metric, 1), group[0].metric == PERPLEXITY
+
+    def column(
+        header: str, values: Callable[[Beside], Sequence[float]], places: int, ours: bool = False
+    ) -> Column:
+        def of_rows(rows: Sequence[Row]) -> list[float]:
+            return list(values(of[rows[0].row_id])) if rows else []
+
+        return Column(header, of_rows, places, varies=ours, log=ours and log)
+
+    columns = [
+        column("ours", lambda each: [math.log(x) if log else x for x in each.values], decimals, ours=True),
+        column("published", lambda each: [each.figure.value] if each.figure else [], decimals),
+        column("difference %", lambda each: [each.difference_percent], 1),
+        column("tolerance %", lambda each: [each.figure.tolerance_percent] if each.figure else [], 1),
+    ]
+    table = tabulate(_caption(group), [each.entry for each in group], columns)
+    labels = table.labels.assign(verdict=[each.verdict for each in group])
+    return replace(table, labels=labels, notes=(*table.notes, *_notes(group)))
+
+
+def _caption(group: Sequence[Beside]) -> str:
+    """Model, table, what is measured how, and the budget that ours had."""
+    row = group[0].entry.first
+    budgets = dict.fromkeys(each.entry.first.calibration for each in group if each.entry.first.calibration)
+    unit = "" if group[0].metric in (PERPLEXITY, STORED) else " %"
+    return (
+        f"{weights(row)}. {row.reproduces}, published and ours: {group[0].metric}{unit}, "
+        f"{group[0].protocol.replace('+', ', ')}. Our calibration: {', '.join(budgets) or 'none'}."
+    )
+
+
+def _notes(group: Sequence[Beside]) -> Iterator[str]:
+    """Where the figures are from, what they were calibrated on, and what else a reader must know of them."""
+    found = [(each.entry.first.title, each.figure) for each in group if each.figure]
+    if found:
+        yield TOLERANCE
+    for citation in dict.fromkeys(figure.citation for _, figure in found):
+        yield f"Published: {citation}."
+    yield from _by_title(
+        [(title, f"published calibration: {f.calibration}") for title, f in found if f.calibration]
+    )
+    yield from _by_title([(title, f.note) for title, f in found if f.note])
+
+
+def _by_title(said: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """`Wanda, SparseGPT: not stated.` for each text that is said of methods."""
+    for same in grouped(said, lambda each: each[1]):
+        yield f"{', '.join(dict.fromkeys(title for title, _ in same))}: {same[0][1]}."

@@ -1,0 +1,73 @@
+"""`tune`: search for settings, and hold what was found against the default on unseen text."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from suite.commands.running import execute, stop_if_failed
+from suite.commands.shared import DeviceOption, OfflineOption, OutOption, SetOption, check, options
+
+if TYPE_CHECKING:
+    from reports.tuning import SearchReport
+    from suite.runner import Outcome
+    from suite.tuning.recipe import TuneRecipe
+    from suite.tuning.search import Searched
+
+
+def tune(
+    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML with the key `tune`.")],
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="How many in all; more than before goes on.")
+    ] = None,
+    out: OutOption = Path("runs"),
+    storage: Annotated[
+        str | None, typer.Option("--storage", metavar="URL", help="A team's database instead of a file.")
+    ] = None,
+    offline: OfflineOption = False,
+    device: DeviceOption = "auto",
+    override: SetOption = None,
+) -> None:
+    """Search for the settings of methods, or go on searching, and run the best ones beside the default."""
+    check()
+    from suite.tuning.best import write_best
+    from suite.tuning.recipe import load_tune_recipe
+    from suite.tuning.search import Options, search
+
+    more = [f"tune.trials={trials}"] if trials else []
+    asked = load_tune_recipe(recipe, [*(override or ()), *more])
+    searched = search(asked, Options(out, offline, device, storage))
+    outcome = execute(write_best(asked, searched), options(out, offline, device))
+    report = _report(asked, searched, outcome)
+    page = report.write(searched.folder / "search")
+    typer.echo(f"\n{report.text()}")
+    typer.echo(f"search:  {page}")
+    typer.echo(f"trials:  optuna-dashboard {_storage(searched, storage)}  (pip install optuna-dashboard)")
+    stop_if_failed(outcome)
+
+
+def _report(asked: "TuneRecipe", searched: "Searched", outcome: "Outcome") -> "SearchReport":
+    from reports.tuning import SearchReport, confirmations
+    from suite.tuning.best import pairs
+    from suite.tuning.record import importances, records
+    from suite.tuning.tracked import track_trials
+
+    found, trials = pairs(searched), records(searched, asked.tuning)
+    track_trials(trials, searched.study.study_name, asked.recipe.name, outcome.tracking_uri)
+    return SearchReport(
+        name=asked.recipe.name,
+        trials=trials,
+        objective=asked.tuning.objectives[0],
+        importances=importances(searched, asked.tuning),
+        confirmations=confirmations(outcome.rows, [pair.settings for pair in found]),
+        notes=[note for pair in found if (note := pair.note)],
+    )
+
+
+def _storage(searched: "Searched", url: str | None) -> str:
+    import shlex
+
+    from suite.tracking import masked
+    from suite.tuning.storage import journal_path
+
+    return shlex.quote(masked(url) if url else str(journal_path(searched.folder)))

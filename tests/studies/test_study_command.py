@@ -1,0 +1,96 @@
+"""`nowag-bench study`: list, show, run."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from studies import STUDIES
+from suite import cli
+from suite.errors import ConfigError
+from suite.recipe_file import build_recipe, load_recipe
+from suite.results import JOURNAL_NAME, Journal
+
+pytestmark = pytest.mark.usefixtures("no_tracking")
+TEXTS = ("calibration", "evaluation")
+
+
+def study(*arguments):
+    return CliRunner().invoke(cli.app, ["study", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("command", [(), ("list",)])
+def test_studies_are_listed_with_their_question_and_their_minutes(command):
+    lines = study(*command).output.splitlines()
+    wanted = [f"{n}: {each.QUESTION} (small: about {each.MINUTES} min)" for n, each in STUDIES.items()]
+    assert lines == wanted
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("name", [name for name in STUDIES if name != "codebook-search"])
+def test_what_show_prints_is_a_recipe_file(name, scale, tmp_path):
+    shown = study("show", name, "--scale", scale)
+    assert shown.exit_code == 0 and "&id" not in shown.output
+    (tmp_path / "recipe.yaml").write_text(shown.output)
+    recipe = build_recipe(STUDIES[name].recipe(scale, None), (), "")
+    assert load_recipe(tmp_path / "recipe.yaml").sha256 == recipe.sha256
+
+
+def test_show_takes_another_model():
+    shown = yaml.safe_load(study("show", "sensitivity", "--scale", "paper", "--model", "opt-125m").output)
+    assert shown["models"] == ["facebook/opt-125m"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("show", "normaliser-ablation"), "no study 'normaliser-ablation'. Did you mean 'normalizer-ablation'?"),
+        (("show", "sensitivity", "--scale", "papers"), "--scale is 'papers'. Did you mean 'paper'?"),
+        (("run", "sensitivity", "--scale", "paper", "--model", "lama-2-7b"), "Did you mean 'llama-2-7b'?"),
+        (("run", "sensitivity", "--set", "methods.nowag-vq.bit=2"), "study sensitivity: methods.nowag-vq.bit is"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, said):
+    error = study(*arguments).exception
+    assert isinstance(error, ConfigError) and said in str(error) and "\n" not in str(error)
+
+
+def prose(seed):
+    draw = random.Random(seed)
+    return " ".join(
+        draw.choices("old new red wise river house stone king sea grew built found lost".split(), k=900)
+    )
+
+
+def test_a_study_runs_and_its_answer_is_printed_and_written(tmp_path):
+    for name in TEXTS:
+        (tmp_path / f"{name}.txt").write_text(prose(name))
+    sets = [
+        *(
+            f"{name}.0.{key}"
+            for name in TEXTS
+            for key in ("length=64", f"source={tmp_path}/{name}.txt", "split=null")
+        ),
+        "calibration.0.sequences=2",
+        "methods={dense: {}, wanda: {sparsity: 0.5, statistics: [dense, sequential]}}",
+    ]
+    options = "--model", "tiny", "--offline", "--device", "cpu", "--out", tmp_path
+    done = study("run", "statistics-mode", *options, *(word for each in sets for word in ("--set", each)))
+    assert done.exit_code == 0, done.output
+    answer = tmp_path / "statistics-mode-small-tiny" / "report" / "answer.md"
+    assert f"answer:  {answer}" in done.output and STUDIES["statistics-mode"].QUESTION in done.output
+    assert "times the KL of dense" in done.output and "times the KL of dense" in answer.read_text()
+
+
+def test_a_study_that_is_a_search_is_searched_and_answered(tmp_path, monkeypatch, make_row):
+    def search(asked, options):
+        folder = options.out / asked.recipe.name
+        Journal(folder / JOURNAL_NAME).append(make_row("v", method="nowag-vq", variant="2 bits d4"))
+        return SimpleNamespace(folder=folder, trials=asked.tuning.trials)
+
+    monkeypatch.setattr("suite.tuning.search.search", search)
+    done = study("run", "codebook-search", "--out", tmp_path, "--set", "tune.trials=3")
+    assert done.exit_code == 0 and "2 bits d4: 2.12 bits, KL 0.250" in done.output
+    assert (tmp_path / "codebook-search" / "report" / "answer.md").exists()
