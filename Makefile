@@ -18,7 +18,7 @@ quickstart: .venv/installed
 
 # One thread a worker: on a busy machine, threads that outnumber the cores wait for each other most of the time.
 test: .venv/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not slow"
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -5,7 +5,10 @@ it with nothing but this file: quality is always measured on a model that came b
 """
 
 import json
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,12 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer,
 from kernels.format import Format, breakdown_of
 from kernels.linear import CompressedLinear
 from suite.architecture import decoder_blocks, untouched
-from suite.compress import Job, notes_path
 from suite.errors import CheckpointError
-from suite.files import file_sha256, link_or_copy, write_atomically
+from suite.files import UNFINISHED, file_sha256, link_or_copy, write_atomically
+from suite.jobs import Job, notes_path
 from suite.models import Subject, quiet
-from suite.results import Size
+from suite.results import MANIFEST_NAME, Size
 from suite.shards import FORMAT_VERSION, REST_NAME, as_stored, read_shard, shard_name, write_shard
-
-MANIFEST_NAME = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ class Loaded:
 
 
 def write_rest(subject: Subject, folder: Path) -> Path:
-    """Write what every cell of a model has in common: the tensors outside the blocks, config and tokenizer."""
+    """Write what every cell of a model has in common: the tensors outside the blocks, config and tokenizer.
+
+    The folder appears whole: several processes may want it at a time.
+    """
+    if (folder / REST_NAME).exists():
+        return folder
     inside = tuple(f"{block.name}." for block in decoder_blocks(subject.model))
     tied = subject.model.all_tied_weights_keys
     rest = {
@@ -45,10 +51,17 @@ def write_rest(subject: Subject, folder: Path) -> Path:
         for name, tensor in subject.model.state_dict().items()
         if not name.startswith(inside) and name not in tied
     }
-    if not (folder / REST_NAME).exists():
-        subject.model.config.save_pretrained(folder)
-        subject.tokenizer.save_pretrained(folder)
-        write_shard(folder / REST_NAME, {}, rest, subject.fingerprint)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{folder.name}."
+    with tempfile.TemporaryDirectory(UNFINISHED, prefix, folder.parent, ignore_cleanup_errors=True) as made:
+        subject.model.config.save_pretrained(made)
+        subject.tokenizer.save_pretrained(made)
+        write_shard(Path(made) / REST_NAME, {}, rest, subject.fingerprint)
+        Path(made).chmod(0o755)
+        if folder.exists() and not (folder / REST_NAME).exists():
+            shutil.rmtree(folder)  # what an older release left half done
+        with suppress(OSError):  # another process was first, with the same bytes
+            Path(made).rename(folder)
     return folder
 
 
@@ -67,6 +80,7 @@ def finish(subject: Subject, job: Job, shared: Path, about: dict[str, Any]) -> N
         "storage_dtype": str(subject.storage_dtype).removeprefix("torch."),
         "blocks": len(shards),
         "seconds": {key: sum(note[key] for note in notes) for key in ("calibrate_seconds", "compress_seconds")},
+        **{key: _peak(note[key] for note in notes) for key in ("peak_memory_gib", "peak_device_memory_gib")},
         "layers": {layer: audit for note in notes for layer, audit in note["audit"].items()},
         "not_compressed": untouched(subject.model),
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files},
@@ -189,6 +203,10 @@ def _size(formats: dict[str, Format], others: dict[str, Tensor], zeros: int) -> 
         total_parameters=parameters,
         sparsity=zeros / weights,
     )
+
+
+def _peak(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _belongs(path: Path, shards: Sequence[Path]) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from suite.commands import cells, machine, measuring, running
+from suite.commands import cells, machine, measuring, planning, running, studies, tuning
 from suite.errors import SuiteError
 
 MENDABLE = (  # errors of the file system that a user can mend
@@ -60,10 +60,11 @@ def options(
 
 
 COMMANDS = (
-    *(running.quickstart, running.run, running.study),
+    *(running.quickstart, running.run, planning.plan, tuning.tune),
     *(cells.inspect, cells.export, cells.generate, cells.replay),
     *(measuring.evaluate, measuring.compare),
     *(machine.methods, machine.bench, machine.sync, machine.doctor),
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(studies.app, name="study")

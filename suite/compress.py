@@ -8,65 +8,27 @@ shards are on disk is not computed again.
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from methods.statistics import Statistic
+from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
 from suite.calibrate import Batch, Counted, advance, by_input, first_inputs, observe
-from suite.config import Cell
 from suite.errors import CalibrationError
-from suite.files import write_atomically
-from suite.layers import Decoded, Failures, compress_linears
+from suite.files import link_or_copy, write_atomically
+from suite.jobs import Job, notes_path
+from suite.layers import Decoded, compress_linears
 from suite.models import Subject
 from suite.progress import track
 from suite.reproduction import LayerFailure
-from suite.shards import as_stored, holds_shard, read_shard, shard_fingerprint, shard_name, write_shard
+from suite.shards import as_stored, holds_shard, read_shard, write_shard
+from suite.speed import Phase, measured
 
 logger = logging.getLogger(__name__)
-
-IN_SEQUENCE = ("sequential", "true-sequential")
-
-
-@dataclass
-class Job:
-    """One cell on its way to disk."""
-
-    cell: Cell
-    id: str
-    folder: Path
-    trouble: str | None = None  # why it stopped: `failed: …` or `void: …`
-    pending: set[int] = field(default_factory=set)  # blocks without a shard
-
-    def shard(self, index: int) -> Path:
-        """Where block `index` goes."""
-        return self.folder / shard_name(index)
-
-    @property
-    def failures(self) -> Failures:
-        """Where what fails is saved, beside the cells of the recipe."""
-        return Failures(self.folder.parent.parent / "failures", self.id)
-
-    def look(self, blocks: int) -> None:
-        """Find out which blocks are still to be done."""
-        self.pending = {
-            index
-            for index in range(blocks)
-            if not holds_shard(self.shard(index), shard_fingerprint(self.id, index))
-            or not notes_path(self.shard(index)).exists()
-        }
-
-
-def notes_path(shard: Path) -> Path:
-    """The notes of a shard (audit, seconds), kept beside it because they differ from run to run."""
-    return shard.with_suffix(".json")
 
 
 @dataclass(frozen=True)
@@ -77,50 +39,76 @@ class Step:
     index: int
     batches: Sequence[Batch]
     counted: Counted
+    statistics: Callable[[int], Mapping[str, Statistics]] | None = None
 
 
 @dataclass
-class Seconds:
-    """Where the time of one block of one cell went."""
+class Spent:
+    """What one block of one cell took: seconds, and the peak memory of what was shared and its own."""
 
-    calibrate: float = 0.0
-    compress: float = 0.0
+    calibrate: Phase = field(default_factory=Phase)
+    compress: Phase = field(default_factory=Phase)
 
     @contextmanager
     def calibrating(self) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.calibrate += time.perf_counter() - start
+        with measured() as phase:
+            yield
+        self.calibrate = phase.after(self.calibrate)
 
     @contextmanager
     def compressing(self) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.compress += time.perf_counter() - start
+        with measured() as phase:
+            yield
+        self.compress = phase.after(self.compress)
+
+    def notes(self) -> dict[str, float | None]:
+        """As the notes of a shard have it."""
+        both = self.compress.after(self.calibrate)
+        return {
+            "calibrate_seconds": self.calibrate.seconds,
+            "compress_seconds": self.compress.seconds,
+            "peak_memory_gib": both.peak_memory_gib,
+            "peak_device_memory_gib": both.peak_device_memory_gib,
+        }
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a walk is fed: tokens, or statistics that an earlier walk left; and which blocks it is to do."""
+
+    tokens: Tensor | None = None  # [sequences, length] int64; None if no job needs data
+    batch_tokens: int = 4096
+    statistics: Callable[[int], Mapping[str, Statistics]] | None = None  # of a block, in place of tokens
+    only: range | None = None  # blocks; None is all
 
 
 @torch.no_grad()
-def walk(
-    subject: Subject, jobs: Sequence[Job], tokens: Tensor | None, device: torch.device, batch_tokens: int
-) -> None:
-    """Write every missing shard of the jobs. tokens [sequences, length] int64; None if no job needs data.
+def walk(subject: Subject, jobs: Sequence[Job], fed: Fed, device: torch.device) -> None:
+    """Write every missing shard of the jobs.
 
-    All jobs share one statistics mode and one budget; a sequential walk takes one job. A job that fails is marked
-    and left behind; the others go on.
+    All jobs share one statistics mode and one budget; a sequential walk takes one job and all blocks. A job that
+    fails is marked and left behind; the others go on.
     """
     blocks = decoder_blocks(subject.model)
     for job in jobs:
-        job.look(len(blocks))
-    last = max((index for job in jobs for index in job.pending), default=-1)
+        job.look(blocks, fed.only)
+    wanted = sorted({index for job in jobs for index in job.pending})
     batches: list[Batch] = []
-    if tokens is not None and last >= 0:
-        batches = first_inputs(subject.model, tokens, max(1, batch_tokens // tokens.shape[1]), device)
+    if fed.tokens is not None and fed.statistics is None and wanted:
+        size = max(1, fed.batch_tokens // fed.tokens.shape[1])
+        batches = first_inputs(subject.model, fed.tokens, size, device)
     budget = jobs[0].cell.budget
     counted = Counted(**budget.counted()) if budget else Counted()
     names = jobs[0].cell.label if len(jobs) == 1 else f"{len(jobs)} cells"
-    for index in track(range(last + 1), f"walk, {names}"):
+    # without hidden states to bring forward, blocks that have their shards need not be visited
+    visited = range(wanted[-1] + 1) if batches and wanted else wanted
+    for index in track(visited, f"walk, {names}"):
         with _on(blocks[index].module, device):
-            _do_block(subject, Step(blocks[index], index, batches, counted), jobs)
+            step = Step(blocks[index], index, batches, counted, fed.statistics)
+            if jobs[0].in_sequence:
+                _do_in_sequence(subject, step, jobs[0])
+            else:
+                _do_dense(subject, step, jobs)
 
 
 @contextmanager
@@ -133,23 +121,42 @@ def _on(module: nn.Module, device: torch.device) -> Iterator[None]:
         module.to(home)
 
 
-def _do_block(subject: Subject, step: Step, jobs: Sequence[Job]) -> None:
+def _do_dense(subject: Subject, step: Step, jobs: Sequence[Job]) -> None:
+    """One block of a walk over the dense model, for all jobs that lack its shard."""
     waiting = [job for job in jobs if step.index in job.pending and job.trouble is None]
-    if jobs[0].cell.mode in IN_SEQUENCE:
-        _do_in_sequence(subject, step, jobs[0])
-    elif not waiting:
+    if not waiting:
         advance(step.block, step.index, step.batches)
-    else:
-        start = time.perf_counter()
-        needs = max(job.cell.method.needs for job in waiting)
-        statistics = observe(step.block, step.index, step.batches, needs, step.counted, move_on=True)
-        seconds = (time.perf_counter() - start) / len(waiting)
-        for job in waiting:
-            with _marking(job):
-                spent = Seconds(calibrate=seconds)
-                with spent.compressing():
-                    done = compress_linears(step.block, statistics, job.cell, subject.storage_dtype, job.failures)
-                _write(subject, step, job, done, spent)
+        return
+    with measured() as shared:
+        statistics = _statistics(step, waiting)
+    shared.seconds /= len(waiting)
+    for job in waiting:
+        with _marking(job):
+            spent = Spent(calibrate=shared)
+            with spent.compressing():
+                done = _compressed(subject, step.block, job, statistics)
+            _write(subject, step, job, done, spent)
+
+
+def _statistics(step: Step, jobs: Sequence[Job]) -> Mapping[str, Statistics]:
+    """Of the linears that any job compresses in this block, as much as the most demanding one needs."""
+    block, layers = step.block, linears(step.block)
+    covered = [name for name in layers if any(job.covered(block, {name: 0}) for job in jobs)]
+    if step.statistics is not None:
+        return {name: each for name, each in step.statistics(step.index).items() if name in covered}
+    needs = max(job.needs(block) for job in jobs)
+    if not covered or needs is Statistic.NONE:
+        advance(block, step.index, step.batches)
+        return {name: Statistics.none(layers[name].in_features) for name in covered}
+    return observe(block, step.index, step.batches, needs, step.counted, only=covered, move_on=True)
+
+
+def _compressed(
+    subject: Subject, block: Block, job: Job, statistics: Mapping[str, Statistics]
+) -> dict[str, Decoded]:
+    """Those linears of a block with statistics that the cell compresses."""
+    own = job.covered(block, statistics)
+    return compress_linears(block, own, job.cell, subject.storage_dtype, job.failures)
 
 
 def _do_in_sequence(subject: Subject, step: Step, job: Job) -> None:
@@ -160,30 +167,32 @@ def _do_in_sequence(subject: Subject, step: Step, job: Job) -> None:
     with _marking(job), _restored(block) as replace:
         if index not in job.pending:
             formats, _ = read_shard(job.shard(index))
-            replace({name: formats[f"{block.name}.{name}.weight"].dequantize() for name in linears(block)})
+            kept = job.covered(block, linears(block))
+            replace({name: formats[f"{block.name}.{name}.weight"].dequantize() for name in kept})
             advance(block, index, step.batches)
             return
         done: dict[str, Decoded] = {}
-        seconds = Seconds()
+        spent = Spent()
         for names in _steps(step, job):
-            with seconds.calibrating():
+            with spent.calibrating():
                 needs = job.cell.method.needs
                 statistics = observe(block, index, step.batches, needs, step.counted, only=names)
-            with seconds.compressing():
-                found = compress_linears(block, statistics, job.cell, subject.storage_dtype, job.failures)
+            with spent.compressing():
+                found = _compressed(subject, block, job, statistics)
             replace({name: each.weight for name, each in found.items()})
             done |= found
-        with seconds.calibrating():
+        with spent.calibrating():
             advance(block, index, step.batches)
-        _write(subject, step, job, done, seconds)
+        _write(subject, step, job, done, spent)
 
 
-def _steps(step: Step, job: Job) -> list[list[str] | None]:
+def _steps(step: Step, job: Job) -> list[list[str]]:
     """The linears whose statistics are taken at one time: all, or in `true-sequential` those of one input."""
-    if job.cell.mode != "true-sequential":
-        return [None]
-    first = observe(step.block, step.index, step.batches[:1], Statistic.DIAGONAL)
-    return [*by_input(first)]
+    own = job.covered(step.block, linears(step.block))
+    if job.cell.mode != "true-sequential" or not own:
+        return [list(own)] if own else []
+    first = observe(step.block, step.index, step.batches[:1], Statistic.DIAGONAL, only=list(own))
+    return by_input(first)
 
 
 @contextmanager
@@ -195,7 +204,7 @@ def _marking(job: Job) -> Iterator[None]:
         logger.debug("%s", job.cell.label, exc_info=True)
         job.trouble = str(failure)
     except CalibrationError as error:
-        if job.cell.mode not in IN_SEQUENCE:
+        if not job.in_sequence:
             raise  # the dense model itself gives no usable statistics, to nobody
         job.trouble = f"void: {error}"
 
@@ -217,35 +226,26 @@ def _restored(block: Block) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
             layer.weight.data = dense[name]
 
 
-def _write(subject: Subject, step: Step, job: Job, done: Mapping[str, Decoded], seconds: Seconds) -> None:
+def _write(subject: Subject, step: Step, job: Job, done: Mapping[str, Decoded], spent: Spent) -> None:
     """Put the block's shard on disk, and beside it the notes."""
-    name = step.block.name
+    name, shard = step.block.name, job.shard(step.index)
+    notes = {"audit": {f"{name}.{linear}": each.audit for linear, each in done.items()}, **spent.notes()}
+    write_atomically(notes_path(shard), json.dumps(notes).encode())
+    fingerprint = job.fingerprint(step.index, step.block)
     formats = {f"{name}.{linear}.weight": each.format for linear, each in done.items()}
     others = {
         full: as_stored(tensor, subject.storage_dtype)
         for full, tensor in _block_state(step.block).items()
         if full not in formats
     }
-    notes = {
-        "audit": {f"{name}.{linear}": each.audit for linear, each in done.items()},
-        "calibrate_seconds": seconds.calibrate,
-        "compress_seconds": seconds.compress,
-    }
-    write_atomically(notes_path(job.shard(step.index)), json.dumps(notes).encode())
-    write_shard(job.shard(step.index), formats, others, shard_fingerprint(job.id, step.index))
+    if done:
+        write_shard(shard, formats, others, fingerprint)
+        return
+    untouched = job.untouched_shard(step.index)
+    if not holds_shard(untouched, fingerprint):
+        write_shard(untouched, formats, others, fingerprint)
+    link_or_copy(untouched, shard)
 
 
 def _block_state(block: Block) -> dict[str, Tensor]:
     return {f"{block.name}.{name}": tensor for name, tensor in block.module.state_dict().items()}
-
-
-def group_key(cell: Cell) -> tuple[Any, ...]:
-    """Cells with equal keys can share a walk; a sequential cell only walks alone."""
-    alone = cell if cell.mode in IN_SEQUENCE else None
-    return (
-        cell.model,
-        cell.budget,
-        cell.seed if cell.method.needs is not Statistic.NONE else None,
-        cell.mode,
-        alone,
-    )

@@ -2,14 +2,18 @@
 
 import hashlib
 import os
+import re
+import shutil
 import tempfile
 from pathlib import Path
+
+UNFINISHED = ".part"  # how the name of a file ends that is still being written
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a kill or a full disk leaves the old file, or none, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -21,10 +25,24 @@ def write_atomically(path: Path, data: bytes) -> None:
         Path(name).unlink(missing_ok=True)  # there only if something went wrong before the rename
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a kill left half written below a folder in which nobody is at work."""
+    for path in folder.rglob(f".*{UNFINISHED}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_name(text: str) -> str:
+    """Any text as a name of a file or folder: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
 
 
 def nearest_existing(path: Path) -> Path:

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from kernels.backend import fused
 from kernels.format import Format
-from methods.method import Audit, BatchingMethod, SharingMethod
+from methods.method import Audit, BatchingMethod
 from methods.statistics import Statistics
 from suite.architecture import Block, linears
 from suite.calibrate import by_input
 from suite.config import Cell
 from suite.reproduction import LayerFailure, Outcome, Task, save_task
+from suite.sizes import together
 
 BATCH_WEIGHTS = 1 << 28
 """Most weights that a method takes at once: some copies of them in float32 must find room beside the block."""
@@ -50,18 +51,18 @@ def compress_linears(
     LayerFailure, once the means to run it again are saved, says which linear failed and why.
     """
     layers = {name: layer.weight.detach() for name, layer in linears(block).items()}
-    together = _together(cell, statistics)
+    shared = together(cell.method, by_input(statistics))
     done: dict[str, Decoded] = {}
-    for batch in _batches(cell, [[layers[name] for name in names] for names in together]):
+    for batch in _batches(cell, [[layers[name] for name in names] for names in shared]):
         tasks = [
-            _task(block, {name: layers[name].to(dtype) for name in together[at]}, statistics, cell.seed)
+            _task(block, {name: layers[name].to(dtype) for name in shared[at]}, statistics, cell.seed)
             for at in batch
         ]
         for at, task, outcome in zip(batch, tasks, _outcomes(tasks, cell, failures), strict=True):
-            for name, weight, (result, decoded) in zip(together[at], task.weights, outcome, strict=True):
+            for name, weight, (result, decoded) in zip(shared[at], task.weights, outcome, strict=True):
                 audit = {**result.audit, **errors(weight.float(), decoded, statistics[name])}
                 done[name] = Decoded(result.format, audit, decoded)
-    return {name: done[name] for names in together for name in names}
+    return {name: done[name] for names in shared for name in names}
 
 
 def _task(block: Block, weights: Mapping[str, Tensor], statistics: Mapping[str, Statistics], seed: int) -> Task:
@@ -109,26 +110,23 @@ def _batches(cell: Cell, weights: Sequence[Sequence[Tensor]]) -> Iterator[list[i
     yield from waiting.values()
 
 
-def _together(cell: Cell, statistics: Mapping[str, Statistics]) -> Sequence[Sequence[str]]:
-    """The linears that share something, as the method is set."""
-    share = cell.method.share if isinstance(cell.method, SharingMethod) else "linear"
-    if share == "block":
-        return [list(statistics)]
-    return by_input(statistics) if share == "input" else [[name] for name in statistics]
-
-
 def errors(weight: Tensor, decoded: Tensor, statistics: Statistics) -> Audit:
     """Relative squared errors of one layer: of the weight, and of it weighted by diag(XᵀX) where that is known.
 
     weight, decoded [out, in]. `weight_error` is ‖Ŵ − W‖² / ‖W‖²; `output_error` weights column j by h_j. Both are
-    None where there is nothing to compare with.
+    None where there is nothing to compare with. `output_loss` is the same sum Σ h_j (ŵ_ij − w_ij)² by itself, per
+    token: what layers can be compared by.
     """
     wrong, energy = (decoded - weight).square().sum(0), weight.square().sum(0)  # [in]
     h = statistics.x_sq.to(wrong.device)
     return {
         "weight_error": _ratio(wrong.sum(), energy.sum()),
-        **({"output_error": _ratio(wrong @ h, energy @ h)} if statistics.tokens else {}),
+        **(_output_errors(wrong @ h, energy @ h, statistics.tokens) if statistics.tokens else {}),
     }
+
+
+def _output_errors(lost: Tensor, energy: Tensor, tokens: int) -> Audit:
+    return {"output_error": _ratio(lost, energy), "output_loss": float(lost / tokens)}
 
 
 def _ratio(part: Tensor, whole: Tensor) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from suite.architecture import decoder_blocks, linears
+from suite.architecture import decoder_blocks
 from suite.budget import Budget, Tokens
 from suite.config import Cell, Recipe
 from suite.data import Texts, load_texts
@@ -22,6 +22,7 @@ from suite.models import Subject, load_model
 from suite.protocols import Protocol, Tasks
 from suite.quality import OnWindows
 from suite.shards import REST_NAME
+from suite.sizes import Shape, bits_per_weight, layout_of, shapes_of
 from suite.windows import cut_windows
 from suite.zeroshot import task_evaluations
 
@@ -36,6 +37,9 @@ class Prepared:
     entries: Mapping[tuple[Budget | None, int], Entry]
     unsupported: Mapping[Cell, str]
     bytes_needed: int  # on disk, at most
+    fingerprint: str  # of the model
+    blocks: int
+    note: str | None = None  # for readers of the model's numbers
 
     def entry(self, cell: Cell) -> Entry | None:
         """The ledger entry that a cell draws from; None if its method needs no data."""
@@ -44,7 +48,7 @@ class Prepared:
 
 def prepare(recipe: Recipe, folder: Path, *, offline: bool) -> list[Prepared]:
     """Check the whole recipe against its models, texts and disk. SuiteError for whatever cannot work."""
-    prepared = [_prepare(recipe, model, dense_cache(folder), offline) for model in recipe.models]
+    prepared = [prepare_model(recipe, model, dense_cache(folder), offline) for model in recipe.models]
     _refuse_hopeless(prepared)
     _refuse_full_disk(prepared, folder)
     return prepared
@@ -73,20 +77,36 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _prepare(recipe: Recipe, model: str, cache: Path, offline: bool) -> Prepared:
+def prepare_model(recipe: Recipe, model: str, cache: Path, offline: bool) -> Prepared:
+    """One model of a recipe: its tokens drawn, its evaluations cut, its cells checked."""
     subject = subject_of(model, offline)
     _refuse_beyond_context(subject, "calibration", recipe.calibration)
     evaluations = evaluations_of(recipe.evaluation, recipe.tasks, subject, offline=offline)
-    cells = tuple(cell for cell in recipe.cells() if cell.model == model)
+    cells, shapes = concrete_cells(recipe, model, subject), shapes_of(subject)
     return Prepared(
         model=model,
         cells=cells,
         evaluations=tuple(evaluations),
         entries=_draw_entries(recipe, subject, cells, evaluations, offline),
-        unsupported={cell: reason for cell in cells if (reason := _unfit(subject, cell))},
+        unsupported={cell: reason for cell in cells if (reason := _unfit(shapes, cell))},
         bytes_needed=_bytes_of_cells(subject, cells)
         + sum(_bytes_of_reference(subject, e, cache) for e in evaluations),
+        fingerprint=subject.fingerprint,
+        blocks=len(decoder_blocks(subject.model)),
+        note=subject.note,
     )
+
+
+def concrete_cells(recipe: Recipe, model: str, subject: Subject) -> tuple[Cell, ...]:
+    """The cells of a model, with the values that settings which say `match` have on it."""
+    if recipe.match is None:
+        return tuple(recipe.cells_of(model))
+    layout, shapes, width = layout_of(subject), shapes_of(subject), 8 * subject.storage_dtype.itemsize
+
+    def size(cell: Cell) -> float | None:
+        return None if _unfit(shapes, cell) else bits_per_weight(cell.method, layout.only(cell.covers), width)
+
+    return tuple(recipe.cells_of(model, size))
 
 
 def evaluations_of(
@@ -140,17 +160,15 @@ def _refuse_beyond_context(subject: Subject, key: str, tokens: Sequence[Tokens])
         )
 
 
-def _unfit(subject: Subject, cell: Cell) -> str | None:
-    """The first layer that a cell's method cannot take, and why."""
-    if not any(linears(block) for block in decoder_blocks(subject.model)):
-        return (
-            f"{type(subject.model).__name__} has no torch.nn.Linear in its blocks, so there is nothing to compress"
-        )
-    for block in decoder_blocks(subject.model):
-        for name, layer in linears(block).items():
-            if reason := cell.method.unsupported((layer.out_features, layer.in_features)):
-                return f"{block.name}.{name}: {reason}"
-    return None
+def _unfit(shapes: Mapping[str, Shape], cell: Cell) -> str | None:
+    """The first of the linears, by full name, that a cell's method cannot take, and why."""
+    if not shapes:
+        return "there is no torch.nn.Linear in its blocks, so there is nothing to compress"
+    covered = {name: shape for name, shape in shapes.items() if cell.covers(name)}
+    if not covered:
+        return f"layers {cell.layers!r} fits no linear; the first of them is {next(iter(shapes))}"
+    unfit = ((name, reason) for name, shape in covered.items() if (reason := cell.method.unsupported(shape)))
+    return next((f"{name}: {reason}" for name, reason in unfit), None)
 
 
 def _refuse_hopeless(prepared: Sequence[Prepared]) -> None:

@@ -5,7 +5,7 @@ Everything is checked before anything is measured.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,7 +76,7 @@ def reevaluate(cells: Sequence[Path], wish: Wish) -> list[Outcome]:
     if not wish.protocols and not wish.tasks:
         raise ConfigError("nothing to evaluate by: give --protocol NAME@LENGTH, --tasks A,B,C or both")
     device = pick_device(wish.device)
-    targets = [_target(cell) for cell in dict.fromkeys(cell.resolve() for cell in cells)]
+    targets = _targets([*dict.fromkeys(cell.resolve() for cell in cells)])
     try:
         refuse_unknown_models(wish.protocols, list(dict.fromkeys(target.row.model for target in targets)))
     except ValueError as error:
@@ -89,15 +89,24 @@ def reevaluate(cells: Sequence[Path], wish: Wish) -> list[Outcome]:
         return [_work(run, of_run, wish, device) for run, of_run in plans.items()]
 
 
-def _target(cell: Path) -> _Target:
-    """The cell with its row. CheckpointError when it is none, ResultError when it has no row in its run."""
-    cell_id, journal = read_manifest(cell)["cell_id"], Journal(cell.parent.parent / JOURNAL_NAME)
-    for row in journal.rows():
-        if row.cell_id == cell_id:
-            return _Target(cell, row)
-    raise ResultError(
-        f"no row of cell {cell_id} in {journal.path}: give a cell in the folder of its run, runs/NAME/cells/ID"
-    )
+def _targets(cells: Sequence[Path]) -> list[_Target]:
+    """The cells with their rows. CheckpointError when one is none, ResultError when it has no row in its run."""
+    rows = {
+        run: {row.cell_id: row for row in reversed(Journal(run / JOURNAL_NAME).rows())}
+        for run in dict.fromkeys(cell.parent.parent for cell in cells)
+    }
+    return [_target(cell, rows[cell.parent.parent]) for cell in cells]
+
+
+def _target(cell: Path, rows: Mapping[str, Row]) -> _Target:
+    """The cell with the first row that it has in its run."""
+    cell_id = read_manifest(cell)["cell_id"]
+    if cell_id not in rows:
+        raise ResultError(
+            f"no row of cell {cell_id} in {cell.parent.parent / JOURNAL_NAME}: "
+            "give a cell in the folder of its run, runs/NAME/cells/ID"
+        )
+    return _Target(cell, rows[cell_id])
 
 
 def _plan(run: Path, model: str, targets: Sequence[_Target], wish: Wish) -> _Plan:

@@ -122,7 +122,7 @@ def replay(path: Path, device: torch.device) -> Replay:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{path} is no saved failure ({reason}); give one of runs/NAME/failures") from None
-    method, _ = build_method(header["method"], header["settings"])
+    method = build_method(header["method"], header["settings"]).method
     try:
         with at_work(device):
             results = task.run(method)

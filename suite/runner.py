@@ -1,46 +1,49 @@
 """A recipe from beginning to end, in the order one would tell it: prepare, walk, evaluate, record.
 
 Nothing that exists is computed again: not a block with its shard, not a row in the journal. A cell that cannot run
-or fails becomes a row that says why, and the study goes on.
+or fails becomes a row that says why, and the study goes on. The driver, this module, alone writes rows; the work
+between them is done here or by workers (suite/work.py, suite/schedule.py).
 """
 
+import itertools
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from suite.checkpoint import Loaded, finish, is_finished, load_cell, write_rest
-from suite.compress import Job, group_key, walk
-from suite.config import Cell, Recipe
-from suite.environment import describe
-from suite.errors import CheckpointError, ResultError
-from suite.evaluations import Evaluation, Noise, dense_cache
-from suite.files import write_atomically
-from suite.ledger import Entry, save_entry
-from suite.models import Subject
-from suite.prepare import Prepared, pick_device, prepare, subject_of
+from suite.checkpoint import is_finished
+from suite.config import Recipe
+from suite.errors import ResultError
+from suite.evaluations import Measured
+from suite.executors import Workers, device_of, pool_of
+from suite.files import sweep, write_atomically
+from suite.jobs import Job, groups
+from suite.ledger import save_entry
+from suite.prepare import prepare
 from suite.results import Row
-from suite.scoring import ARITHMETIC, Desk, identity, row_id, score
-from suite.speed import Phase, at_work, measured
+from suite.schedule import GivenUp, Schedule
+from suite.scoring import Desk, identity, row_id
 from suite.tracking import Tracker, default_uri
+from suite.work import Bench, Measure, Reference, Stand, Walk, Work, empty_row
 
 logger = logging.getLogger(__name__)
+
+LEAST_BLOCKS = 4
+"""Blocks that a worker takes of a walk, at least: those before them it has to run, too."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where a recipe runs and where its results go."""
+    """Where a recipe runs, by whom, and where its results go."""
 
     out: Path = Path("runs")
     offline: bool = False
     device: str = "auto"
+    workers: Workers = Workers()
 
 
 @dataclass(frozen=True)
@@ -55,24 +58,23 @@ class Outcome:
 
 def run(recipe: Recipe, options: Options) -> Outcome:
     """Run or resume a recipe. SuiteError, with nothing written, for anything that the user has to mend first."""
-    device = pick_device(options.device)
-    folder = options.out / recipe.name
+    device = device_of(options.workers, options.device)
+    folder = options.out.resolve() / recipe.name
     prepared = prepare(recipe, folder, offline=options.offline)
     recipe_text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     uri = default_uri(options.out)
+    bench = Bench(recipe, folder, device, options.offline, {each.model: each for each in prepared})
     with (
-        at_work(device),
         alone(folder),
         Tracker(folder, uri, experiment=recipe.name, recipe_text=recipe_text) as tracker,
+        Schedule(pool_of(options.workers, bench)) as schedule,
     ):
-        recipe_path = folder / f"recipe-{recipe.sha256[:8]}.yaml"
-        write_atomically(recipe_path, recipe_text.encode())
-        study = _Study(recipe, folder, device, Desk(folder, tracker, [recipe_path]))
-        for model in prepared:
-            study.expect(model, options.offline)
-        rows = [row for model in prepared for row in study.run(model, subject_of(model.model, options.offline))]
-    once = {row.row_id: row for row in rows}  # two names of one model make the same rows
-    return Outcome(folder, list(once.values()), uri, len(tracker.pending()))
+        write_atomically(folder / f"recipe-{recipe.sha256[:8]}.yaml", recipe_text.encode())
+        study = _Study(bench, Desk(folder, tracker), schedule)
+        study.begin()
+        study.work()
+        rows = study.rows()
+    return Outcome(options.out / recipe.name, rows, uri, len(tracker.pending()))
 
 
 @contextmanager
@@ -85,154 +87,105 @@ def alone(folder: Path) -> Iterator[None]:
     except Timeout:
         raise ResultError(f"another run is writing to {folder}; wait for it or choose another --out") from None
     try:
+        sweep(folder)
         yield
     finally:
         lock.release()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Study:
-    recipe: Recipe
-    folder: Path
-    device: torch.device
+    """The driver: knows which rows there are, has the others made, and writes them down."""
+
+    bench: Bench
     desk: Desk
+    schedule: Schedule
+    known: dict[str, Row] = field(default_factory=dict)  # by row_id
 
-    def expect(self, model: Prepared, offline: bool) -> None:
-        """CalibrationError when a dense model does not score what the recipe says, before any is compressed."""
-        if stated := [each for each in model.evaluations if each.expects(model.model)]:
-            subject = subject_of(model.model, offline)
-            for evaluation in stated:
-                evaluation.prepare(subject, self.device, dense_cache(self.folder))
-            subject.model.to("cpu")
+    def begin(self) -> None:
+        """Find out what is missing, and put the work for it in order."""
+        self.known = {row.row_id: row for row in self.desk.journal.rows() if row.status != "failed"}
+        stands = [self.bench.stand(model) for model in self.bench.prepared]
+        stated: list[Work] = []  # what is expected of any model is checked before the first is compressed
+        for stand in stands:
+            for entry in stand.prepared.entries.values():
+                save_entry(entry, self.bench.folder / "ledger")
+            expecting = [each for each in stand.prepared.evaluations if each.expects(stand.prepared.model)]
+            stated += [Reference(stand.prepared.model, each.id) for each in expecting]
+        for work in stated:
+            self.schedule.add(work)
+        for stand in stands:
+            self._plan(stand, stated)
 
-    def run(self, model: Prepared, subject: Subject) -> list[Row]:
-        """All rows of one model, old and new."""
-        for entry in model.entries.values():
-            save_entry(entry, self.folder / "ledger")
-        jobs = [self._job(cell, model.entry(cell), subject) for cell in model.cells]
-        wanted = {job.id: [row_id(job.id, evaluation) for evaluation in model.evaluations] for job in jobs}
-        known = {row.row_id: row for row in self.desk.journal.rows() if row.status != "failed"}
-        waiting = [job for job in jobs if any(each not in known for each in wanted[job.id])]
+    def _plan(self, stand: Stand, stated: Sequence[Work]) -> None:
+        """The work for one model."""
+        waiting = [job for job in stand.jobs.values() if self._missing(stand, job)]
         for job in waiting:
-            if reason := model.unsupported.get(job.cell):
-                job.trouble = f"unsupported: {reason}"
-        noise = self._dense(model, subject) if any(not job.trouble for job in waiting) else {}
-        for group in _groups(waiting):
-            self._compress(subject, group, model)
+            if reason := stand.prepared.unsupported.get(job.cell):
+                self._stop(stand, job, f"unsupported: {reason}")
+        sound = [job for job in waiting if job.cell not in stand.prepared.unsupported]
+        references = [Reference(stand.prepared.model, each) for each in stand.evaluations] if sound else []
+        for reference in references:
+            self.schedule.add(reference, stated)
+        together = groups(sound)
+        for group in together:
+            todo = [job for job in group if not is_finished(job.folder, job.id)]
+            walks = _walks(stand, todo, self.schedule.pool.slots // len(together)) if todo else []
+            for walk in walks:
+                self.schedule.add(walk, stated)
             for job in group:
-                known |= {row.row_id: row for row in self._evaluate(subject, job, model, noise, known)}
-        return [  # in today's words: a text that was measured before may be named anew
-            known[each].model_copy(update=identity(evaluation))
-            for job in jobs
-            for each, evaluation in zip(wanted[job.id], model.evaluations, strict=True)
-        ]
+                measure = Measure(stand.prepared.model, job.id, tuple(self._missing(stand, job)))
+                self.schedule.add(measure, [*references, *walks, *stated])
 
-    def _job(self, cell: Cell, entry: Entry | None, subject: Subject) -> Job:
-        cell_id = cell.identity(subject.fingerprint, entry.id if entry else None, ARITHMETIC)
-        return Job(cell, cell_id, self.folder / "cells" / cell_id)
+    def _missing(self, stand: Stand, job: Job) -> list[str]:
+        """The evaluations that a cell has no row of."""
+        return [key for key, each in stand.evaluations.items() if row_id(job.id, each) not in self.known]
 
-    def _dense(self, model: Prepared, subject: Subject) -> dict[str, Noise]:
-        """What every evaluation needs of the dense model -> the noise floor of each."""
-        cache = dense_cache(self.folder)
-        noise = {each.id: each.prepare(subject, self.device, cache) for each in model.evaluations}
-        subject.model.to("cpu")
-        return noise
+    def work(self) -> None:
+        """Have everything done, and write down what comes of it."""
+        for work, found in self.schedule.results():
+            stand = self.bench.stand(work.model)
+            if isinstance(work, Walk):
+                lost = dict.fromkeys(work.cells, f"failed: {found.reason}") if isinstance(found, GivenUp) else {}
+                for cell_id, trouble in (lost or found).items():
+                    self._stop(stand, stand.job(cell_id), trouble)
+            elif isinstance(work, Measure) and isinstance(found, GivenUp):
+                self._stop(stand, stand.job(work.cell), f"failed: {found.reason}")
+            elif isinstance(work, Measure):
+                self._record(*found)
+            elif isinstance(found, GivenUp):
+                raise ResultError(f"{work.label} could not be made: {found.reason}; run the recipe again")
 
-    def _compress(self, subject: Subject, group: list[Job], model: Prepared) -> None:
-        """Write the checkpoints of a group that are not on disk yet."""
-        todo = [job for job in group if job.trouble is None and not is_finished(job.folder, job.id)]
-        if not todo:
-            return
-        logger.info("compressing %s", ", ".join(job.cell.label for job in todo))
-        entry = model.entry(todo[0].cell)
-        with measured() as phase:
-            walk(subject, todo, entry.tokens if entry else None, self.device, self.recipe.batch_tokens)
-        shared = write_rest(subject, self.folder / "shared" / subject.fingerprint[:16])
-        for job in todo:
-            if job.trouble is None:
-                finish(subject, job, shared, _about(job, entry, phase))
+    def _stop(self, stand: Stand, job: Job, trouble: str) -> None:
+        """A row for every evaluation that a cell in trouble will not have."""
+        missing = self._missing(stand, job)
+        self.schedule.drop(Measure(stand.prepared.model, job.id, tuple(missing)))
+        status, _, reason = trouble.partition(": ")
+        for evaluation_id in missing:
+            row = empty_row(stand, job, stand.evaluations[evaluation_id])
+            self._record(row.model_copy(update={"status": status, "reason": reason}))
 
-    def _evaluate(
-        self, subject: Subject, job: Job, model: Prepared, noise: dict[str, Noise], known: Collection[str]
-    ) -> Iterator[Row]:
-        """Load the cell back, measure it by every evaluation that has no row yet, and record a row each."""
-        loaded, loading = self._loaded(job)
-        for evaluation in model.evaluations:
-            row = self._row(subject, job, model.entry(job.cell), evaluation)
-            if row.row_id in known:
-                continue
-            if loaded is None:
-                status, _, reason = (job.trouble or "failed: unknown").partition(": ")
-                yield self.desk.record(row.model_copy(update={"status": status, "reason": reason}))
-            else:
-                row = row.model_copy(update={"noise": noise[evaluation.id]})
-                yield self.desk.record(*score(row, loaded, evaluation, self.device, loading))
-                loading = Phase()  # the first row of a cell bears the cost of loading it
+    def _record(self, row: Row, measured: Measured | None = None) -> None:
+        self.known[row.row_id] = self.desk.record(row, measured)
 
-    def _loaded(self, job: Job) -> tuple[Loaded | None, Phase]:
-        """The cell as it came back from disk and what that took; None, and the job in trouble, if it did not."""
-        loading = Phase()
-        if job.trouble is None:
-            logger.info("evaluating %s", job.cell.label)
-            try:
-                with measured() as loading:
-                    return load_cell(job.folder), loading
-            except CheckpointError as error:
-                job.trouble = f"failed: {error}"
-        return None, loading
-
-    def _row(self, subject: Subject, job: Job, entry: Entry | None, evaluation: Evaluation) -> Row:
-        cell = job.cell
-        return Row(
-            row_id=row_id(job.id, evaluation),
-            cell_id=job.id,
-            status="ok",
-            recipe=self.recipe.name,
-            recipe_sha256=self.recipe.sha256,
-            model=subject.name,
-            model_fingerprint=subject.fingerprint,
-            model_note=subject.note,
-            method=cell.method.name,
-            title=cell.method.title,
-            variant=cell.method.variant,
-            settings=cell.settings,
-            statistics_mode=cell.mode,
-            seed=cell.seed,
-            revision=cell.method.revision,
-            calibration=_calibration(cell, entry),
-            calibration_tokens=entry.count if entry else 0,
-            ledger=entry.id if entry else None,
-            **identity(evaluation),
-            environment=describe() | {"device": str(self.device)},
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+    def rows(self) -> list[Row]:
+        """All rows of the recipe, old and new, in its own order and in today's words."""
+        words = {"match": self.bench.recipe.match, "reproduces": self.bench.recipe.reproduce}
+        found: dict[str, Row] = {}  # two names of one model make the same rows
+        for model in self.bench.prepared:
+            stand = self.bench.stand(model)
+            for job in stand.jobs.values():
+                for evaluation in stand.prepared.evaluations:
+                    row = self.known[row_id(job.id, evaluation)]
+                    found[row.row_id] = row.model_copy(update=words | identity(evaluation))
+        return list(found.values())
 
 
-def _calibration(cell: Cell, entry: Entry | None) -> str | None:
-    """The cell's budget in words, its split by name."""
-    if cell.budget is None or entry is None:
-        return None
-    return cell.budget.model_copy(update={"split": entry.budget.split}).describe()
-
-
-def _groups(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs that share a walk, in order of first appearance."""
-    groups: dict[Any, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(group_key(job.cell), []).append(job)
-    return list(groups.values())
-
-
-def _about(job: Job, entry: Entry | None, phase: Phase) -> dict[str, Any]:
-    cell = job.cell
-    return {
-        "method": cell.method.name,
-        "title": cell.method.title,
-        "variant": cell.method.variant,
-        "settings": cell.settings,
-        "statistics_mode": cell.mode,
-        "seed": cell.seed,
-        "ledger": entry.id if entry else None,
-        "peak_memory_gib": phase.peak_memory_gib,
-        "peak_device_memory_gib": phase.peak_device_memory_gib,
-    }
+def _walks(stand: Stand, jobs: Sequence[Job], workers: int) -> list[Walk]:
+    """The walk of a group, in as many parts as there are workers for it: any number on the dense model."""
+    blocks, cells = stand.prepared.blocks, tuple(job.id for job in jobs)
+    parts = 1 if jobs[0].in_sequence else min(workers, blocks // LEAST_BLOCKS)
+    if parts <= 1:
+        return [Walk(stand.prepared.model, cells)]
+    bounds = [blocks * part // parts for part in range(parts + 1)]
+    return [Walk(stand.prepared.model, cells, range(*pair)) for pair in itertools.pairwise(bounds)]

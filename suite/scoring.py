@@ -1,7 +1,6 @@
 """From a finished checkpoint to a row: which row an evaluation makes, what it takes, and where it is put down."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 import torch
 
 from suite.audit import summary
-from suite.checkpoint import MANIFEST_NAME, Loaded
+from suite.checkpoint import Loaded
 from suite.evaluations import Evaluation, Measured
 from suite.files import write_atomically
-from suite.results import JOURNAL_NAME, Cost, Journal, Row
+from suite.results import Cost, Journal, Row
 from suite.schema import digest
 from suite.speed import Phase, measured
 from suite.tracking import Tracker
@@ -65,22 +64,19 @@ class Desk:
 
     folder: Path
     tracker: Tracker
-    extra: Sequence[Path] = ()  # files that go to the tracker with every row
 
     @property
     def journal(self) -> Journal:
         """The rows of this folder."""
-        return Journal(self.folder / JOURNAL_NAME)
+        return self.tracker.journal
 
     def record(self, row: Row, found: Measured | None = None) -> Row:
         """Put down one row, with what a task found on each item."""
-        artifacts = [self.folder / "cells" / row.cell_id / MANIFEST_NAME, *self.extra]
         if found and found.items:
-            path = self.folder / "items" / f"{row.row_id}.jsonl"
-            write_atomically(path, "".join(json.dumps(item) + "\n" for item in found.items).encode())
-            artifacts.append(path)
+            lines = "".join(json.dumps(item) + "\n" for item in found.items)
+            write_atomically(self.folder / "items" / f"{row.row_id}.jsonl", lines.encode())
         self.journal.append(row)
-        self.tracker.record(row, artifacts)
+        self.tracker.record(row)
         return row
 
 

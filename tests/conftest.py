@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read where Triton is imported, as `suite` makes others do
 
 from suite import reevaluate, runner  # noqa: E402
-from suite.results import Cost, Quality, Row, Size  # noqa: E402
+from suite.results import JOURNAL_NAME, Cost, Journal, Quality, Row, Size  # noqa: E402
 
 SIZE = Size(
     nominal_bits=2.0,
@@ -89,7 +89,11 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def record(self, row: Row, artifacts: list[Path]) -> None:
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.out / JOURNAL_NAME)
+
+    def record(self, row: Row) -> None:
         assert isinstance(row, Row)
 
     def pending(self) -> list[Path]:

@@ -1,8 +1,13 @@
 """A tiny Llama with a tokenizer, and texts: real files on disk, made once for each test process."""
 
+import inspect
+import json
 import os
 import random
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +102,42 @@ def write_recipe(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
         return path
 
     return write
+
+
+class Mortal:
+    """Attempts at work in children of one process that has imported everything (`zygote.py`).
+
+    The work is a function at the top of a test file, called with paths. An attempt may be killed at any instant.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._zygote = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("zygote.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+    def attempt(self, work: Callable[..., object], *paths: Path, seconds: float | None = None) -> bool:
+        """Whether the work was done before it was killed. AssertionError, with what it said, if it failed."""
+        request = [inspect.getfile(work), work.__name__, [str(path) for path in paths], seconds, str(self.log)]
+        self._zygote.stdin.write(f"{json.dumps(request)}\n")
+        self._zygote.stdin.flush()
+        status = int(self._zygote.stdout.readline())
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        assert killed or status == 0, self.log.read_text()
+        return not killed
+
+    def close(self) -> None:
+        """End the process."""
+        self._zygote.communicate()
+
+
+@pytest.fixture(scope="session")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
+    """One process to fork from, for all tests that kill."""
+    process = Mortal(tmp_path_factory.mktemp("mortal") / "log")
+    yield process
+    process.close()

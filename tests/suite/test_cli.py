@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from methods.rtn import RTN
 from methods.statistics import Statistics
-from studies import STUDIES
 from suite import cli
 from suite.reproduction import Task, save_task
 from suite.results import JOURNAL_NAME, Journal
@@ -87,13 +86,6 @@ def test_replay_runs_a_saved_failure_again(invoke, tmp_path):
     save_task(tmp_path / "g.safetensors", task, RTN(), {}, "failed: then too")
     status, out, _ = invoke("replay", tmp_path / "g.safetensors", "--device", "cpu")
     assert status == 1 and "now:  failed: layer: ValueError: 32 of 32 weights are NaN" in out
-
-
-def test_study_lists_its_questions_and_refuses_what_it_does_not_know(invoke):
-    status, out, _ = invoke("study")
-    assert status == 0 and all(f"{name}: {each.QUESTION}" in out for name, each in STUDIES.items())
-    status, _, err = invoke("study", "normaliser")
-    assert status == 2 and "no study 'normaliser'. Did you mean 'normalizer'? Known: " in err
 
 
 def test_bench_prints_a_line_for_each_case_and_writes_all_numbers(invoke, tmp_path):

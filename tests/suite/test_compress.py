@@ -16,9 +16,10 @@ from suite import compress
 from suite.architecture import decoder_blocks, linears
 from suite.budget import Budget
 from suite.calibrate import observe
-from suite.compress import Job, notes_path, walk
+from suite.compress import Fed, walk
 from suite.config import Cell
 from suite.errors import CalibrationError
+from suite.jobs import Job, notes_path
 from suite.models import load_model
 from suite.shards import read_shard
 
@@ -44,6 +45,9 @@ class Signs:
 
     def unsupported(self, shape):
         return None
+
+    def stored_bits(self, shapes, width=16):
+        raise NotImplementedError
 
     def compress(self, weight, statistics, rng):
         return self.compress_together([weight], [statistics], rng)[0]
@@ -80,7 +84,7 @@ def walked(subject, tmp_path):
         cell = Cell("tiny", Signs(**settings), BUDGET, 0, mode)
         job = Job(cell, folder, tmp_path / "run" / "cells" / folder)
         tokens = torch.randint(0, 250, (4, 16), generator=torch.Generator().manual_seed(0))
-        walk(subject, [job], tokens, CPU, 32)
+        walk(subject, [job], Fed(tokens, 32), CPU)
         assert job.trouble is None
         return job, list(Signs.calls)
 
@@ -154,7 +158,7 @@ def test_a_block_shares_one_stored_tensor_and_decodes_as_if_it_did_not(walked):
 def walked_with(subject, folder, method, device=CPU) -> Job:
     job = Job(Cell("tiny", method, BUDGET, 0, "dense"), "cell", folder / "cells" / "cell")
     tokens = torch.randint(0, 250, (4, 16), generator=torch.Generator().manual_seed(0))
-    walk(subject, [job], tokens, device, 32)
+    walk(subject, [job], Fed(tokens, 32), device)
     assert job.trouble is None
     return job
 
@@ -233,7 +237,7 @@ def failing_walk(subject, tmp_path, mode: str, method=Signs, **settings) -> Job:
     cell = Cell("tiny", method(**settings), BUDGET, 0, mode)
     job = Job(cell, "bad", tmp_path / "run" / "cells" / "bad")
     tokens = torch.randint(0, 250, (4, 16), generator=torch.Generator().manual_seed(0))
-    walk(subject, [job], tokens, CPU, 32)
+    walk(subject, [job], Fed(tokens, 32), CPU)
     return job
 
 

@@ -12,13 +12,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from kernels.linear import CompressedLinear
 from methods.nowag_p import NoWagP
-from suite import compress, runner
+from suite import compress, work
 from suite.architecture import decoder_blocks, linears
 from suite.checkpoint import export_dense, load_cell, read_manifest
 from suite.config import Recipe
 from suite.errors import CalibrationError, CheckpointError, ConfigError, EnvironmentProblem, ResultError
 from suite.prepare import pick_device, prepare
-from suite.runner import Options, run
+from suite.runner import Options, alone, run
 from suite.speed import Phase
 
 pytestmark = pytest.mark.usefixtures("no_tracking")
@@ -50,14 +50,14 @@ def test_every_cell_becomes_a_row_in_the_recipes_order(run_with):
 
 
 def test_a_run_computes_in_full_float32_whatever_the_user_allows(run_with, monkeypatch):
-    seen, walk, score = set(), runner.walk, runner.score
+    seen, walk, score = set(), work.walk, work.score
 
     def noting(work, *arguments):
         seen.add(torch.get_float32_matmul_precision())
         return work(*arguments)
 
-    monkeypatch.setattr(runner, "walk", lambda *arguments: noting(walk, *arguments))
-    monkeypatch.setattr(runner, "score", lambda *arguments: noting(score, *arguments))
+    monkeypatch.setattr(work, "walk", lambda *arguments: noting(walk, *arguments))
+    monkeypatch.setattr(work, "score", lambda *arguments: noting(score, *arguments))
     torch.set_float32_matmul_precision("high")
     try:
         run_with()
@@ -86,7 +86,7 @@ def test_stored_bits_are_the_bytes_of_the_files(run_with):
 def test_a_second_run_computes_nothing(run_with, monkeypatch):
     first = run_with()
     for name in ("walk", "load_cell", "score"):
-        monkeypatch.setattr(runner, name, None)
+        monkeypatch.setattr(work, name, None)
     assert run_with().rows == first.rows
 
 
@@ -94,9 +94,9 @@ def test_another_evaluation_measures_what_is_compressed_already_and_only_that(
     run_with, recipe_values, monkeypatch
 ):
     first, asked = run_with(), []
-    score = runner.score
-    monkeypatch.setattr(runner, "walk", None)
-    monkeypatch.setattr(runner, "score", lambda row, *rest: asked.append(row.row_id) or score(row, *rest))
+    score = work.score
+    monkeypatch.setattr(work, "walk", None)
+    monkeypatch.setattr(work, "score", lambda row, *rest: asked.append(row.row_id) or score(row, *rest))
     longer = recipe_values["evaluation"] | {"length": 48}
     both = run_with(evaluation=[recipe_values["evaluation"], longer])
     assert [row for row in both.rows if row.row_id not in asked] == first.rows
@@ -283,14 +283,14 @@ def test_the_first_row_of_a_cell_bears_what_loading_took(run_with, recipe_values
     def an_hour():
         yield Phase(seconds=3600)
 
-    monkeypatch.setattr(runner, "measured", an_hour)
+    monkeypatch.setattr(work, "measured", an_hour)
     evaluations = [recipe_values["evaluation"] | {"length": length} for length in (32, 48)]
     first, second = run_with(evaluation=evaluations, methods={"rtn": {"bits": 4, "group_size": 16}}).rows
     assert first.cost.evaluate_seconds > 3600 > second.cost.evaluate_seconds
 
 
 def test_a_folder_in_use_is_refused(run_with, tmp_path):
-    with runner.alone(tmp_path / "out" / "tiny"), pytest.raises(ResultError, match="another run"):
+    with alone(tmp_path / "out" / "tiny"), pytest.raises(ResultError, match="another run"):
         run_with()
 
 

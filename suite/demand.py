@@ -1,0 +1,186 @@
+"""What a piece of a recipe's work demands of a machine, from shapes alone: peak memory on host and device, disk.
+
+Tensors are counted where the code makes them. What a method holds for a moment while it works is a number of
+copies of its weight, so that a peak is good to a factor of about 1.5.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from methods.method import BatchingMethod
+from methods.statistics import Statistic
+from suite.architecture import decoder_blocks
+from suite.calibrate import HIDDEN_ON_DEVICE_BYTES
+from suite.evaluations import Evaluation, dense_cache
+from suite.jobs import Job
+from suite.layers import BATCH_WEIGHTS
+from suite.models import Subject
+from suite.offload import IN_FLIGHT
+from suite.prepare import _bytes_of_reference, subject_of
+from suite.quality import OnWindows
+from suite.sizes import Layout, Shape, bits_per_weight, layout_of, together
+from suite.work import Measure, Reference, Stand, Walk, Work
+from suite.zeroshot import OnItems
+
+FLOAT = 4  # bytes of the float32 in which everything is computed
+PROCESS_BYTES = 1100 << 20
+"""A process that has imported everything and holds texts and tokenizers."""
+
+WEIGHT_COPIES, GRAM_COPIES = 6, 6
+"""Of its input, what a method holds at its peak: of the weight, and of H where it needs that."""
+
+LOGIT_COPIES = 3
+"""Of a window's logits: themselves, their log-probabilities, and what is made of both."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Bytes: peaks on host and device, and what stays on disk. Where the device is the CPU all is on the host."""
+
+    host_bytes: int = 0
+    device_bytes: int = 0
+    disk_bytes: int = 0
+
+    def then(self, later: "Demand") -> "Demand":
+        """One after the other: the higher peaks, and all that stays on disk."""
+        peaks = max(self.host_bytes, later.host_bytes), max(self.device_bytes, later.device_bytes)
+        return Demand(*peaks, self.disk_bytes + later.disk_bytes)
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The sizes of a model, without its weights."""
+
+    layout: Layout
+    parameters: int
+    block_parameters: tuple[int, ...]  # of each block
+    hidden: int
+    vocabulary: int
+    storage_width: int  # bits of a stored number
+
+    @property
+    def model_bytes(self) -> int:
+        """At work."""
+        return self.parameters * FLOAT
+
+    @property
+    def rest_bytes(self) -> int:
+        """On disk, of what is outside the blocks and so in every cell."""
+        return (self.parameters - sum(self.block_parameters)) * self.storage_width // 8
+
+    def cell_bytes(self, job: Job, blocks: Sequence[int]) -> int:
+        """On disk, of some blocks of a cell: its method's bits, and the rest of each block as it was."""
+        part = Layout(tuple(self.layout.blocks[index] for index in blocks)).only(job.cell.covers)
+        weights = _weights(part)
+        bits = (sum(self.block_parameters[index] for index in blocks) - weights) * self.storage_width
+        if weights:
+            bits += round(weights * bits_per_weight(job.cell.method, part, self.storage_width))
+        return bits // 8
+
+
+def dimensions_of(subject: Subject) -> Dimensions:
+    """The sizes of a loaded model."""
+    blocks = decoder_blocks(subject.model)
+    return Dimensions(
+        layout=layout_of(subject),
+        parameters=sum(p.numel() for p in subject.model.parameters()),
+        block_parameters=tuple(sum(p.numel() for p in block.module.parameters()) for block in blocks),
+        hidden=subject.model.config.get_text_config().hidden_size,
+        vocabulary=len(subject.model.get_input_embeddings().weight),
+        storage_width=8 * subject.storage_dtype.itemsize,
+    )
+
+
+@lru_cache(maxsize=16)
+def dimensions(model: str, offline: bool) -> Dimensions:
+    """The sizes of a model by name, which is loaded for them once. SuiteError where it cannot be had."""
+    return dimensions_of(subject_of(model, offline))
+
+
+def demand_of(work: Work, stand: Stand) -> Demand:
+    """What a piece of work demands of a process that does nothing else."""
+    model = dimensions(stand.prepared.model, stand.bench.offline)
+    host, on_cpu = PROCESS_BYTES + model.model_bytes, stand.bench.device.type == "cpu"
+    if isinstance(work, Walk):
+        jobs = [stand.job(cell) for cell in work.cells]
+        blocks = work.blocks or range(len(model.block_parameters))
+        disk = sum(model.cell_bytes(job, blocks) for job in jobs)
+        waiting, device = _walking(model, stand, jobs, on_cpu)
+        host += waiting
+    elif isinstance(work, Measure):
+        disk = 0
+        scoring = max(_scoring(model, stand.evaluations[each]) for each in work.evaluations)
+        host += 2 * model.model_bytes  # a cell's decoded weights, and the model that is built of them
+        device = scoring + model.model_bytes * (not on_cpu)
+    elif isinstance(work, Reference):
+        evaluation = stand.evaluations[work.evaluation]
+        disk = _bytes_of_reference(stand.subject, evaluation, dense_cache(stand.bench.folder))
+        device = _scoring(model, evaluation) + model.model_bytes * (not on_cpu)
+    else:
+        raise TypeError(f"{work.label} is a {type(work).__name__}, whose demand nobody knows")
+    return Demand(host + device, 0, disk) if on_cpu else Demand(host, device, disk)
+
+
+def _walking(model: Dimensions, stand: Stand, jobs: Sequence[Job], on_cpu: bool) -> tuple[int, int]:
+    """Bytes of a walk on the host, beside the model, and on the device."""
+    entry = stand.prepared.entry(jobs[0].cell)
+    hidden = batch = 0
+    if entry:
+        length = entry.tokens.shape[1]
+        hidden = entry.count * model.hidden * FLOAT
+        batch = min(entry.count, max(1, stand.bench.recipe.batch_tokens // length) * length)
+    waits = hidden > HIDDEN_ON_DEVICE_BYTES
+    moving = (IN_FLIGHT + 1 if waits else 1) * batch * model.hidden * FLOAT
+    kinds = {tuple(tuple(group.values()) for group in block): block for block in model.layout.blocks}
+    at_block = max(_at_block(Layout((block,)), jobs, batch, on_cpu) for block in kinds.values())
+    block = 0 if on_cpu else max(model.block_parameters) * FLOAT
+    return hidden * waits, hidden * (not waits) + moving + block + at_block
+
+
+def _at_block(layout: Layout, jobs: Sequence[Job], tokens: int, on_cpu: bool) -> int:
+    """Bytes at one block: H of each input, and what a batch puts out or the heaviest job makes of the block."""
+    shapes = [list(group.values()) for group in layout.blocks[0]]
+    needs = max(job.cell.method.needs for job in jobs)
+    grams = sum(group[0][1] ** 2 for group in shapes if group) * FLOAT * (needs is Statistic.GRAM)
+    outputs = tokens * sum(rows for group in shapes for rows, _ in group) * FLOAT
+    return grams + max([outputs, *(_compressing(layout.only(job.cell.covers), job, on_cpu) for job in jobs)])
+
+
+def _compressing(layout: Layout, job: Job, on_cpu: bool) -> int:
+    """Bytes of decoded weights and of the largest call of the method."""
+    method, weights = job.cell.method, _weights(layout)
+    tasks = together(method, [list(group.values()) for group in layout.blocks[0]])
+    batch = 0 if on_cpu or not isinstance(method, BatchingMethod) else min(weights, BATCH_WEIGHTS)
+    calls = (_call(task, method.needs, batch) for task in tasks)
+    return weights * FLOAT + max(calls, default=0)
+
+
+def _call(task: Sequence[Shape], needs: Statistic, batch: int) -> int:
+    """Bytes that a method holds for linears of these shapes, or for as many as make up a batch of weights."""
+    weights = max(batch, sum(map(math.prod, task)))
+    gram = max(width for _, width in task) ** 2 if needs is Statistic.GRAM else 0
+    return (WEIGHT_COPIES * weights + GRAM_COPIES * gram) * FLOAT
+
+
+def _scoring(model: Dimensions, evaluation: Evaluation) -> int:
+    """Bytes of the logits that are there at a time. The noise floor takes two windows at once."""
+    return LOGIT_COPIES * model.vocabulary * FLOAT * max(_tokens_at_once(evaluation), default=0)
+
+
+def _tokens_at_once(evaluation: Evaluation) -> Iterator[int]:
+    if isinstance(evaluation, OnWindows):
+        yield 2 * evaluation.cut.tokens.shape[1]
+    elif isinstance(evaluation, OnItems):
+        yield evaluation.asked.batch_size * max(request_lengths(evaluation), default=0)
+
+
+def request_lengths(evaluation: OnItems) -> list[int]:
+    """Tokens of each request of a task: context and continuation, as one text."""
+    texts = ["".join(pair) for item in evaluation.loaded.items for pair in item.pairs]
+    return [len(ids) for ids in evaluation.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def _weights(layout: Layout) -> int:
+    return sum(math.prod(shape) for block in layout.blocks for group in block for shape in group.values())

@@ -1,0 +1,87 @@
+"""One cell on its way to disk: where its shards go, which of them are missing, and what stopped it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from methods.statistics import Statistic
+from suite.architecture import Block, linears
+from suite.config import Cell
+from suite.layers import Failures
+from suite.shards import holds_shard, shard_fingerprint, shard_name
+
+T = TypeVar("T")
+
+IN_SEQUENCE = ("sequential", "true-sequential")
+
+
+@dataclass
+class Job:
+    """A cell, its id and its folder."""
+
+    cell: Cell
+    id: str
+    folder: Path
+    model: str = ""  # its fingerprint
+    trouble: str | None = None  # why it stopped: `failed: …` or `void: …`
+    pending: set[int] = field(default_factory=set)  # blocks without a shard
+
+    def shard(self, index: int) -> Path:
+        """Where block `index` goes."""
+        return self.folder / shard_name(index)
+
+    @property
+    def in_sequence(self) -> bool:
+        """Whether each block is fed by the compressed blocks before it."""
+        return self.cell.mode in IN_SEQUENCE
+
+    @property
+    def failures(self) -> Failures:
+        """Where what fails is saved, beside the cells of the recipe."""
+        return Failures(self.folder.parent.parent / "failures", self.id)
+
+    def covered(self, block: Block, of: Mapping[str, T]) -> dict[str, T]:
+        """Those entries, by the names of linears within a block, whose linears the cell compresses."""
+        return {name: value for name, value in of.items() if self.cell.covers(f"{block.name}.{name}")}
+
+    def fingerprint(self, index: int, block: Block) -> str:
+        """What the shard of block `index` must carry: a block that the cell leaves alone is every such cell's."""
+        return shard_fingerprint(self.id if self.covered(block, linears(block)) else self.model, index)
+
+    def untouched_shard(self, index: int) -> Path:
+        """Where block `index` of the dense model is kept for all cells that leave it alone."""
+        return self.folder.parent.parent / "shared" / f"{self.model[:16]}-untouched" / shard_name(index)
+
+    def look(self, blocks: Sequence[Block], only: range | None = None) -> None:
+        """Find out which blocks, of all or of some, are still to be done."""
+        self.pending = {
+            index
+            for index in only or range(len(blocks))
+            if not holds_shard(self.shard(index), self.fingerprint(index, blocks[index]))
+            or not notes_path(self.shard(index)).exists()
+        }
+
+    def needs(self, block: Block) -> Statistic:
+        """What of its inputs' statistics the cell needs in a block."""
+        return self.cell.method.needs if self.covered(block, linears(block)) else Statistic.NONE
+
+
+def notes_path(shard: Path) -> Path:
+    """The notes of a shard (audit, seconds), kept beside it because they differ from run to run."""
+    return shard.with_suffix(".json")
+
+
+def group_key(cell: Cell) -> tuple[Any, ...]:
+    """Cells with equal keys can share a walk; a sequential cell only walks alone."""
+    alone = cell if cell.mode in IN_SEQUENCE else None
+    seed = cell.seed if cell.method.needs is not Statistic.NONE else None
+    return cell.model, cell.budget, seed, cell.mode, alone
+
+
+def groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that share a walk, in order of first appearance."""
+    found: dict[Any, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(group_key(job.cell), []).append(job)
+    return list(found.values())

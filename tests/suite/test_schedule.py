@@ -1,0 +1,127 @@
+"""In which order work is done, and what becomes of work whose workers are lost."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from suite.config import Recipe
+from suite.errors import CalibrationError
+from suite.schedule import ATTEMPTS, Ended, Found, GivenUp, Here, Schedule
+from suite.work import Bench
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of work that finds its own name, `times` over."""
+
+    label: str
+    times: int = 1
+    model: str = "none"
+
+    def run(self, bench):
+        yield from [self.label] * self.times
+
+
+@dataclass
+class Staff:
+    """A pool in which pieces end in the order in which they were begun; `loses` says how often a piece is lost."""
+
+    slots: int = 2
+    loses: dict = field(default_factory=dict)
+    begun: list = field(default_factory=list)
+    most: int = 0
+    under_way: deque = field(default_factory=deque)
+    closed: bool = False
+
+    def start(self, work):
+        self.begun.append(work.label)
+        self.under_way.append(work)
+        self.most = max(self.most, len(self.under_way))
+
+    def wait(self):
+        work = self.under_way.popleft()
+        if self.loses.get(work.label, 0):
+            self.loses[work.label] -= 1
+            return [Ended(work, "killed")]
+        return [*(Found(work, value) for value in work.run(None)), Ended(work)]
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def tiny_bench(recipe_values, tmp_path):
+    return Bench(Recipe.model_validate(recipe_values), tmp_path, torch.device("cpu"), offline=True)
+
+
+def done(pool, *added) -> list:
+    with Schedule(pool) as schedule:
+        for work, after in added:
+            schedule.add(work, after)
+        return [(work.label, value) for work, value in schedule.results()]
+
+
+def test_a_piece_waits_for_those_it_needs_and_the_others_overtake_it():
+    first, second, third = Piece("first"), Piece("second"), Piece("third")
+    pool = Staff()
+    done(pool, (first, ()), (second, [first]), (third, ()))
+    assert pool.begun == ["first", "third", "second"]
+
+
+def test_no_more_is_under_way_than_there_are_slots():
+    pool = Staff(slots=3)
+    assert len(done(pool, *((Piece(str(number)), ()) for number in range(10)))) == 10
+    assert pool.most == 3
+
+
+def test_a_lost_piece_is_begun_again_before_all_others():
+    pool = Staff(slots=1, loses={"a": ATTEMPTS - 1})
+    assert done(pool, (Piece("a"), ()), (Piece("b"), ())) == [("a", "a"), ("b", "b")]
+    assert pool.begun == ["a"] * ATTEMPTS + ["b"]
+
+
+def test_a_piece_that_is_lost_time_and_again_is_given_up_and_what_needs_it_goes_on():
+    pool = Staff(loses={"a": ATTEMPTS})
+    found = done(pool, (Piece("a"), ()), (Piece("b"), [Piece("a")]))
+    assert found == [("a", GivenUp("killed")), ("b", "b")]
+
+
+def test_what_is_dropped_is_not_begun_and_what_is_added_twice_keeps_its_first_needs():
+    pool, a, b = Staff(), Piece("a"), Piece("b")
+    with Schedule(pool) as schedule:
+        schedule.add(a)
+        schedule.add(b, [a])
+        schedule.add(a, [a, b])  # a circle, had it been taken
+        schedule.drop(b)
+        assert [work.label for work, _ in schedule.results()] == ["a"]
+    assert pool.begun == ["a"] and pool.closed
+
+
+def test_here_each_finding_is_handed_over_before_the_next_is_sought(tiny_bench):
+    seen = []
+
+    @dataclass(frozen=True)
+    class Noting(Piece):
+        def run(self, bench):
+            for number in range(2):
+                seen.append(f"made {number}")
+                yield number
+
+    with Schedule(Here(tiny_bench)) as schedule:
+        schedule.add(Noting("n"))
+        for _, value in schedule.results():
+            seen.append(f"had {value}")
+    assert seen == ["made 0", "had 0", "made 1", "had 1"]
+
+
+def test_here_an_error_ends_everything_and_keeps_its_kind(tiny_bench):
+    @dataclass(frozen=True)
+    class Failing(Piece):
+        def run(self, bench):
+            raise CalibrationError("no tokens")
+            yield
+
+    with pytest.raises(CalibrationError, match="no tokens"):
+        done(Here(tiny_bench), (Failing("f"), ()))

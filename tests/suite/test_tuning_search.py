@@ -1,0 +1,264 @@
+"""A search end to end on a tiny model: what trials are worth, what stops them, and what survives a kill."""
+
+import json
+
+import optuna
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from suite import runner
+from suite.checkpoint import load_cell
+from suite.config import Recipe
+from suite.ledger import draw
+from suite.models import load_model
+from suite.recipe_file import load_recipe
+from suite.results import JOURNAL_NAME, Journal
+from suite.runner import Options as RunOptions
+from suite.runner import run
+from suite.tuning import ladder, search
+from suite.tuning.best import pairs, write_best
+from suite.tuning.ladder import PROXY
+from suite.tuning.recipe import load_tune_recipe
+from suite.tuning.record import importances, records
+from suite.tuning.search import Options
+from suite.tuning.storage import journal_path, open_storage
+from suite.tuning.trials import BITS, CELLS, RUNGS, best_trials, measured_trials, state_of
+
+METHOD = {"bits": 1, "dim": [2, 4], "iterations": {"low": 1, "high": 6}, "init": ["nowag", "kmeans++"]}
+
+
+@pytest.fixture(autouse=True)
+def untracked(no_tracking, monkeypatch):
+    monkeypatch.setattr(search, "Tracker", runner.Tracker)
+
+
+@pytest.fixture
+def asked(recipe_values, calibration_text, write_recipe):
+    """A function that makes the tiny search with other methods and keys of `tune`."""
+
+    def make(methods=None, **tuning):
+        confirm = {"source": str(calibration_text), "windows": 2, "length": 40}
+        usual = {"trials": 4, "rungs": {"blocks": 2, "windows": 1}, "confirm": confirm, "unnamed": "default"}
+        methods = methods or {"nowag-vq": METHOD}
+        return load_tune_recipe(
+            write_recipe(recipe_values | {"methods": methods, "tune": usual | tuning, "allow_overlap": True})
+        )
+
+    return make
+
+
+@pytest.fixture
+def tuned(asked, tmp_path):
+    """A function that runs such a search, in one folder."""
+    return lambda methods=None, **tuning: search.search(
+        asked(methods, **tuning), Options(tmp_path / "out", offline=True)
+    )
+
+
+def rows_of(searched):
+    return Journal(searched.folder / JOURNAL_NAME).rows()
+
+
+def inputs_of(model, tokens):
+    """What each linear of the blocks is fed when the dense model reads the tokens [sequences, length]."""
+    seen = {}
+    layers = {name: each for name, each in model.model.layers.named_modules() if isinstance(each, torch.nn.Linear)}
+    for name, layer in layers.items():
+        layer.register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0].flatten(0, 1).double()}))
+    model.requires_grad_(False)(tokens)
+    return layers, seen
+
+
+def test_the_proxy_is_the_share_of_output_energy_lost_on_tokens_that_were_not_calibrated_with(
+    tuned, tiny_model, calibration_text
+):
+    searched = tuned()
+    [best] = best_trials(searched.study)
+    documents = [json.loads(line)["text"] for line in calibration_text.read_text().splitlines()]
+    [budget] = searched.candidates.recipe.calibration
+    entry = draw(documents, "", load_model(str(tiny_model)).tokenizer, budget.drawn("all"), 1)
+    layers, seen = inputs_of(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), entry.tokens)
+    found = load_cell(searched.folder / "cells" / best.user_attrs[CELLS][0]).model.model.layers
+    losses = [
+        (seen[name] @ (found.get_submodule(name).weight - layer.weight).double().T).square().sum()
+        / (seen[name] @ layer.weight.double().T).square().sum()
+        for name, layer in layers.items()
+    ]
+    assert best.user_attrs[RUNGS][PROXY] == pytest.approx(float(sum(losses) / len(losses)), rel=1e-4)
+
+
+@pytest.mark.parametrize("statistics", ["dense", "sequential"])
+def test_a_trial_is_worth_what_a_run_of_its_settings_gives(tuned, recipe_values, tmp_path, statistics):
+    searched = tuned({"nowag-vq": METHOD | {"statistics": statistics}}, trials=2)
+    for trial in best_trials(searched.study):
+        name, settings = searched.space.read(trial.params)
+        recipe = Recipe.model_validate(recipe_values | {"methods": {name: settings}})
+        [row] = run(recipe, RunOptions(tmp_path / "other", offline=True)).rows
+        assert trial.value == row.quality.kl_mean and trial.user_attrs[CELLS] == [row.cell_id]
+        assert trial.user_attrs[BITS] == row.size.stored_bits_per_weight
+    cells = {cell for each in measured_trials(searched.study) for cell in each.user_attrs[CELLS]}
+    assert {path.name for path in (searched.folder / "cells").iterdir()} <= cells  # no twin is left
+
+
+def test_several_seeds_are_averaged(asked, tmp_path):
+    one = asked(trials=1)
+    two = type(one)(one.recipe.model_copy(update={"seeds": (0, 1)}), one.tuning)
+    searched = search.search(two, Options(tmp_path / "out", offline=True))
+    [trial] = best_trials(searched.study)
+    full = [row for row in rows_of(searched) if row.quality.scored_tokens == 3 * 31]
+    assert {row.seed for row in full} == {0, 1}
+    assert trial.value == pytest.approx(sum(row.quality.kl_mean for row in full) / 2)
+
+
+def test_what_is_stopped_at_the_proxy_makes_no_row_and_leaves_no_weights(tuned, asked):
+    searched = tuned(trials=8, sampler="random")
+    trials = measured_trials(searched.study)
+    stopped = [each for each in trials if list(each.user_attrs[RUNGS]) == [PROXY]]
+    worst = max(trials, key=lambda trial: trial.user_attrs[RUNGS][PROXY])
+    assert worst in stopped and {state_of(trial) for trial in stopped} == {"stopped"}
+    assert not {each.user_attrs[CELLS][0] for each in stopped} & {row.cell_id for row in rows_of(searched)}
+    weights = {path.parent.name for path in (searched.folder / "cells").rglob("*.safetensors")}
+    assert weights == {cell for trial in best_trials(searched.study) for cell in trial.user_attrs[CELLS]}
+    found = records(searched, asked().tuning)
+    assert [each["trial"] for each in found] == [trial.number for trial in searched.study.trials]
+    assert [each["trial"] for each in found if each["best"]] == [searched.study.best_trial.number]
+    shares = importances(searched, asked().tuning)[PROXY]
+    assert shares.keys() == {f"nowag-vq.{key}" for key in ("dim", "iterations", "init")}
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_what_cannot_be_used_is_never_compressed_and_does_not_count(tuned, monkeypatch):
+    walked, walk = [], ladder.walk
+    monkeypatch.setattr(ladder, "walk", lambda *given: walked.extend(given[1]) or walk(*given))
+    searched = tuned(
+        {"nowag-vq": {"bits": [1, 1.5, 2], "dim": [2, 3], "iterations": 1}}, bits={"max": 3}, trials=3
+    )
+    states = [state_of(trial) for trial in searched.study.trials]
+    assert "unusable" in states and len(measured_trials(searched.study)) == 3
+    assert walked and all(job.cell.method.code_bits in (2, 3) for job in walked)
+    assert all(trial.user_attrs["reason"] for trial in searched.study.trials if state_of(trial) == "unusable")
+
+
+def test_a_search_ends_when_all_was_tried_and_tries_nothing_twice(tuned, monkeypatch):
+    monkeypatch.setattr(search, "MOST_REPEATED", 5)
+    searched = tuned({"nowag-vq": {"bits": 1, "dim": [2, 4], "iterations": 1}}, trials=4)
+    states = [state_of(trial) for trial in searched.study.trials]
+    assert states.count("repeated") >= 5 and len(measured_trials(searched.study)) == 2
+
+
+def test_a_search_that_finds_nothing_to_try_says_why(tuned, monkeypatch):
+    monkeypatch.setattr(search, "MOST_UNUSABLE", 5)
+    with pytest.raises(search.ConfigError, match="5 proposals in a row cannot be used; the last: .* are allowed"):
+        tuned(bits={"max": 0.5})
+
+
+def test_an_interrupted_search_goes_on_with_the_trial_that_it_was_at(tuned, monkeypatch):
+    climbed, climb = [], ladder.Ladder.climb
+
+    def until_third(self, cells):
+        climbed.append(cells)
+        if len(climbed) == 3:
+            raise KeyboardInterrupt
+        return climb(self, cells)
+
+    monkeypatch.setattr(ladder.Ladder, "climb", until_third)
+    with pytest.raises(KeyboardInterrupt):
+        tuned()
+    searched = tuned()
+    assert len(measured_trials(searched.study)) == 4
+    assert climbed[3] == climbed[2] and climbed[0] not in climbed[3:]
+
+
+def test_a_trial_that_a_kill_left_running_is_tried_again(tuned, asked, tmp_path):
+    searched = tuned(trials=1)
+    lost = searched.study.ask()
+    searched.space.draw(lost)
+    again = tuned(trials=2)
+    [repeated] = [trial for trial in again.study.trials if trial.user_attrs.get("retry_of") == lost.number]
+    assert repeated.params == lost.params and repeated.state.is_finished()
+    assert again.study.trials[lost.number].state == optuna.trial.TrialState.FAIL
+
+
+def test_a_journal_that_a_kill_cut_short_can_be_read_again(tuned):
+    searched = tuned(trials=2)
+    with journal_path(searched.folder).open("ab") as file:
+        file.write(b'{"op_code": 4, "wor')
+    assert len(measured_trials(tuned(trials=3).study)) == 3
+
+
+def test_going_on_does_not_repeat_the_proposals_of_the_beginning(tuned):
+    wide = {"nowag-vq": METHOD | {"iterations": {"low": 1, "high": 60}}}
+    first = [trial.params for trial in measured_trials(tuned(wide, trials=3, sampler="random").study)]
+    later = [trial.params for trial in measured_trials(tuned(wide, trials=6, sampler="random").study)]
+    assert later[:3] == first and not any(params in first for params in later[3:])
+
+
+def test_a_search_of_other_settings_is_another_study_that_measures_nothing_twice(tuned, monkeypatch):
+    first = tuned(trials=2)
+    before = {row.row_id: row.created for row in rows_of(first)}
+    second = tuned({"nowag-vq": METHOD | {"init": "nowag"}}, trials=2)
+    assert first.study.study_name != second.study.study_name
+    after = {row.row_id: row.created for row in rows_of(second)}
+    assert before.items() <= after.items()
+    names = optuna.get_all_study_names(open_storage(second.folder, None))
+    assert set(names) == {first.study.study_name, second.study.study_name}
+
+
+def test_the_front_is_what_no_trial_beats_in_both_and_keeps_its_weights(tuned):
+    searched = tuned(objectives=["kl", "stored_bits"], trials=4, pruner="none")
+    points = {tuple(trial.values) for trial in measured_trials(searched.study)}
+    front = {a for a in points if not any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in points)}
+    assert {tuple(trial.values) for trial in best_trials(searched.study)} == front and len(front) > 1
+    assert {path.parent.name for path in searched.folder.rglob("rest.safetensors")} >= {
+        cell for trial in best_trials(searched.study) for cell in trial.user_attrs[CELLS]
+    }
+
+
+def test_wilcoxons_steps_are_windows(tuned):
+    searched = tuned(trials=2, pruner="wilcoxon")
+    [best] = best_trials(searched.study)
+    assert list(best.intermediate_values) == [0, 1, 2]
+    assert sum(best.intermediate_values.values()) / 3 == pytest.approx(best.value, rel=1e-5)
+
+
+def test_the_best_recipe_runs_and_holds_the_best_beside_defaults_of_its_size(asked, tuned):
+    searched = tuned({"nowag-vq": METHOD | {"share": ["block"]}}, trials=2)
+    recipe = write_best(asked(), searched)
+    assert recipe == load_recipe(searched.folder / "best.yaml")
+    variants = recipe.methods["nowag-vq"]
+    [best] = best_trials(searched.study)
+    assert variants[0] == searched.space.read(best.params)[1]
+    assert variants[1] == {"bits": 1, "dim": variants[0]["dim"]}  # share, init and iterations are as published
+    sizes = [searched.candidates.sized("nowag-vq", each).bits for each in variants]
+    other = searched.candidates.sized("nowag-vq", {"bits": 1, "dim": 6 - variants[0]["dim"]}).bits
+    nearer = abs(other - sizes[0]) < abs(sizes[1] - sizes[0])
+    assert len(variants) == 2 + nearer and list(recipe.methods) == ["dense", "nowag-vq"]
+    assert [pair.candidates[0].bits for pair in pairs(searched)] == [sizes[0]] * (len(variants) - 1)
+
+
+def test_a_database_takes_the_place_of_the_file(asked, tmp_path):
+    url = f"sqlite:///{tmp_path / 'team.db'}"
+    searched = search.search(asked(trials=1), Options(tmp_path / "one", offline=True, storage=url))
+    other = search.search(asked(trials=2), Options(tmp_path / "two", offline=True, storage=url))
+    assert other.study.study_name == searched.study.study_name and len(measured_trials(other.study)) == 2
+    assert not journal_path(other.folder).exists()
+
+
+def test_a_database_that_does_not_answer_is_one_line_without_its_password(tmp_path):
+    with pytest.raises(search.ConfigError, match=r"--storage nonsense://\*\*\*@host") as error:
+        open_storage(tmp_path, "nonsense://user:secret@host/db")
+    assert "secret" not in str(error.value)
+
+
+def test_confirming_on_text_that_the_search_sees_is_refused(asked, tmp_path, evaluation_text):
+    one = asked(confirm={"source": str(evaluation_text), "windows": 2, "length": 40})
+    strict = type(one)(one.recipe.model_copy(update={"allow_overlap": False}), one.tuning)
+    with pytest.raises(search.ConfigError, match="tune.confirm on .*: the search sees its text"):
+        search.search(strict, Options(tmp_path / "out", offline=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rung_of_more_windows_than_there_are_is_refused(tuned):
+    with pytest.raises(search.ConfigError, match="tune.rungs.windows has 3, but the evaluation is of 3 windows"):
+        tuned(rungs={"windows": 3})
