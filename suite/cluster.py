@@ -5,8 +5,13 @@ names travel to a task and only rows back: weights are read on the node; shards,
 go through the folder. A task whose worker or node dies is begun again by the schedule, on whatever is left.
 """
 
+import logging
 import os
 import platform
+import signal
+import socket
+import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,28 +29,57 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from suite.demand import demand_of
+from suite.environment import GIB
 from suite.errors import ConfigError, EnvironmentProblem
-from suite.processes import told
+from suite.processes import speak, told
+from suite.progress import beside_others
 from suite.schedule import Ended, Found
 from suite.speed import at_work
 from suite.work import Bench, Work
+
+logger = logging.getLogger(__name__)
 
 LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError, RaySystemError)
 TOKEN_NAME = ".driver"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 POLL_SECONDS = 1.0
+ANSWER_SECONDS = 5.0
+ADDRESS = "RAY_ADDRESS"  # Ray's own variable, which its job submission sets
+OBJECT_STORE_BYTES = 100 << 20
+"""Of a cluster that is started here: there are no objects but messages of some kilobytes."""
 
 
 def connect(address: str | None) -> bool:
     """Join the cluster at `address`, or start one on this machine -> whether it has GPUs."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    address = address or os.environ.get(ADDRESS)
     if not ray.is_initialized():
+        here = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        logging.getLogger("ray").setLevel(logging.ERROR)
         try:
-            ray.init(address=address, include_dashboard=None if address else False, logging_level="WARNING")
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise EnvironmentProblem(f"--address {address}: no Ray cluster answers there ({reason})") from None
+            _refuse_unreachable(address)
+            ray.init(address=address or "local", logging_level="ERROR", **({} if address else here))
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            name = f"--address {address}: no Ray cluster answers there" if address else "Ray does not start here"
+            raise EnvironmentProblem(f"{name} ({_short(error)})") from None
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # Ray's own answer to SIGTERM is a dump of memory
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     return bool(ray.cluster_resources().get("GPU", 0))
+
+
+def _refuse_unreachable(address: str | None) -> None:
+    """OSError where nobody listens, for Ray itself tries for minutes; ConfigError for another kind of address."""
+    if address and "://" in address:
+        raise ConfigError(
+            f"--address {address}: tasks that report as they go need the cluster's own port; run this on one of "
+            "its machines with --address HOST:6379 or --address auto"
+        )
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
 
 
 @dataclass(frozen=True)
@@ -63,11 +97,11 @@ class Cluster:
 
     def __init__(self, bench: Bench, count: int | None, cpus: int | None) -> None:
         on_gpu = bench.device.type == "cuda"
-        largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
-        self._cpus = cpus or (max(1, int(largest) // 8) if on_gpu else 1)
+        largest = int(_largest("CPU"))
+        self._cpus = cpus or (max(1, largest // 8) if on_gpu else 1)
         if self._cpus > largest:
-            raise ConfigError(f"--cpus {self._cpus}: no node of the cluster has more than {largest:.0f}; lower it")
-        self._count, self._on_gpu = count, on_gpu
+            raise ConfigError(f"--cpus {self._cpus}: no node of the cluster has more than {largest}; lower it")
+        self._bench, self._count, self._on_gpu = bench, count, on_gpu
         self._running: dict[Any, Work] = {}
         token = uuid.uuid4().hex
         (bench.folder / TOKEN_NAME).write_text(token, encoding="ascii")
@@ -81,7 +115,8 @@ class Cluster:
         return min(max(1, int(room)), self._count or int(room) or 1)
 
     def start(self, work: Work) -> None:
-        task = _perform.options(num_cpus=self._cpus, num_gpus=1 if self._on_gpu else 0, name=work.label)
+        gpus, memory = (1 if self._on_gpu else 0), self._memory(work)
+        task = _perform.options(num_cpus=self._cpus, num_gpus=gpus, memory=memory, name=work.label)
         self._running[task.remote(work, self._post)] = work
 
     def wait(self) -> list[Found | Ended]:
@@ -93,6 +128,15 @@ class Cluster:
 
     def close(self) -> None:
         ray.shutdown()
+
+    def _memory(self, work: Work) -> int:
+        """Bytes that a task asks for: what its work demands, as far as any node has that."""
+        wanted, there = demand_of(work, self._bench.stand(work.model)).host_bytes, int(_largest("memory"))
+        if wanted > there:
+            logger.warning(
+                "%s: may take %.1f GiB, and no node has more than %.1f", work.label, wanted / GIB, there / GIB
+            )
+        return min(wanted, there)
 
     def _heard(self, generator: Any) -> Found | Ended:
         work = self._running[generator]
@@ -117,8 +161,9 @@ def _perform(work: Work, post: Post) -> Iterator[tuple[str, Any]]:
     except EnvironmentProblem as error:
         yield "raised", error
         return
+    speak("")  # Ray says who
     torch.set_num_threads(post.threads)
-    with at_work(bench.device):
+    with at_work(bench.device), beside_others():
         yield from told(work, bench)
 
 
@@ -143,6 +188,11 @@ def _bench_at(post: Post) -> Bench:
         _benches.clear()
         _benches[post.token] = post.bench
     return _benches[post.token]
+
+
+def _largest(resource: str) -> float:
+    """What the node with the most of a resource has of it."""
+    return max((node["Resources"].get(resource, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
 def _short(error: BaseException) -> str:

@@ -30,6 +30,11 @@ def device_of(workers: Workers, name: str) -> torch.device:
     if workers.executor != "ray":
         if workers.address is not None:
             raise ConfigError(f"--address {workers.address} belongs to --executor ray; give both or neither")
+        if workers.cpus is not None and workers.count in (None, 1):
+            raise ConfigError(
+                f"--cpus {workers.cpus} is for workers, and there is this process alone; give --workers too, or "
+                "set OMP_NUM_THREADS"
+            )
         return pick_device(name)
     if importlib.util.find_spec("ray") is None:
         raise EnvironmentProblem("--executor ray needs Ray: pip install 'nowag-bench[cluster]', or leave it out")

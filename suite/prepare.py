@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from suite.architecture import decoder_blocks
+from suite.architecture import decoder_blocks, linears
 from suite.budget import Budget, Tokens
 from suite.config import Cell, Recipe
 from suite.data import Texts, load_texts
@@ -90,7 +90,7 @@ def prepare_model(recipe: Recipe, model: str, cache: Path, offline: bool) -> Pre
         entries=_draw_entries(recipe, subject, cells, evaluations, offline),
         unsupported={cell: reason for cell in cells if (reason := _unfit(shapes, cell))},
         bytes_needed=_bytes_of_cells(subject, cells)
-        + sum(_bytes_of_reference(subject, e, cache) for e in evaluations),
+        + sum(bytes_of_reference(subject, e, cache) for e in evaluations),
         fingerprint=subject.fingerprint,
         blocks=len(decoder_blocks(subject.model)),
         note=subject.note,
@@ -181,15 +181,18 @@ def _refuse_hopeless(prepared: Sequence[Prepared]) -> None:
 
 
 def _bytes_of_cells(subject: Subject, cells: Sequence[Cell]) -> int:
-    """Cells at the size of the dense model's blocks, and once what they have in common."""
+    """Cells at the size of the dense model's blocks that they compress, and once what they have in common."""
     width = subject.storage_dtype.itemsize
-    blocks = sum(p.numel() for block in decoder_blocks(subject.model) for p in block.module.parameters()) * width
-    whole = sum(p.numel() for p in subject.model.parameters()) * width
-    total: int = len(cells) * blocks + (whole - blocks)
+    total: int = sum(p.numel() for p in subject.model.parameters()) * width
+    for block in decoder_blocks(subject.model):
+        names = [f"{block.name}.{name}" for name in linears(block)]
+        own = sum(any(map(cell.covers, names)) for cell in cells)
+        copies = own if own == len(cells) else own + 1  # cells that leave the block alone share one
+        total += (copies - 1) * sum(p.numel() for p in block.module.parameters()) * width
     return total
 
 
-def _bytes_of_reference(subject: Subject, evaluation: Evaluation, cache: Path) -> int:
+def bytes_of_reference(subject: Subject, evaluation: Evaluation, cache: Path) -> int:
     """What the dense model's distributions on a protocol's windows still take on disk."""
     if not isinstance(evaluation, OnWindows):
         return 0

@@ -1,31 +1,29 @@
 """Workers on this machine: processes of their own, each pinned to a device, with a pipe to the driver.
 
 A worker that dies takes nothing with it but the piece it was at, which is begun again in a new one. Workers end
-when the driver does, however it ends.
+when the driver does, however it ends (suite/worker.py); Ctrl-C reaches the driver alone.
 """
 
 import logging
-import multiprocessing
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 import torch
 
 from suite.errors import ConfigError, SuiteError
+from suite.progress import beside_others
 from suite.schedule import Ended, Found
 from suite.speed import at_work
 from suite.work import Bench, Work
-
-logger = logging.getLogger(__name__)
 
 SECONDS_TO_END = 5.0
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -57,56 +55,52 @@ class Worker:
     """One process, and what it is at."""
 
     place: Place
-    process: SpawnProcess
+    process: subprocess.Popen[bytes]
     pipe: Connection
     work: Work | None = None
 
 
 class Processes:
-    """A pool of processes on this machine. ConfigError for a device that workers cannot share out."""
+    """A pool of processes on this machine, each begun when there is work for it.
+
+    ConfigError for a device that workers cannot share out.
+    """
 
     def __init__(self, bench: Bench, count: int, cpus: int | None = None) -> None:
-        self._bench = Bench(bench.recipe, bench.folder, _device(bench.device), bench.offline)
-        self._workers = [self._hired(place) for place in _places(bench.device, count, cpus)]
+        device = torch.device(bench.device.type)  # a worker sees one GPU only
+        self._bench = Bench(bench.recipe, bench.folder, device, bench.offline)
+        self._places = list(_places(bench.device, count, cpus))
+        self._workers: list[Worker] = []
 
     @property
     def slots(self) -> int:
-        return len(self._workers)
+        return len(self._places)
 
     def start(self, work: Work) -> None:
-        worker = next(worker for worker in self._workers if worker.work is None)
+        worker = next((each for each in self._workers if each.work is None), None) or self._hired()
         worker.work = work
         with suppress(OSError):  # it is gone: `wait` finds out
             worker.pipe.send(work)
 
     def wait(self) -> list[Found | Ended]:
-        busy = {worker.pipe: worker for worker in self._workers if worker.work is not None}
-        events: list[Found | Ended] = []
-        for pipe in wait(list(busy)) if busy else ():
-            events.append(self._heard(busy[pipe]))  # type: ignore[index]
-        return events
+        busy = [worker for worker in self._workers if worker.work is not None]
+        ready = wait([worker.pipe for worker in busy])
+        return [self._heard(worker, worker.work) for worker in busy if worker.work and worker.pipe in ready]
 
     def close(self) -> None:
         for worker in self._workers:
             worker.process.terminate()
         end = time.monotonic() + SECONDS_TO_END
-        for worker in self._workers:
-            worker.process.join(max(0.0, end - time.monotonic()))
-            worker.process.kill()
-            worker.process.join()
-            worker.pipe.close()
+        while self._workers:
+            self._dismissed(self._workers[0], max(0.0, end - time.monotonic()))
 
-    def _heard(self, worker: Worker) -> Found | Ended:
-        """What a worker says, or that it is gone; then there is a new one in its place."""
-        if worker.work is None:
-            raise RuntimeError(f"worker {worker.place.number} speaks without being asked")
-        work = worker.work
+    def _heard(self, worker: Worker, work: Work) -> Found | Ended:
+        """What a worker says of its work, or that it is gone."""
         try:
             kind, value = worker.pipe.recv()
         except (EOFError, OSError):
-            worker.process.join()
-            self._workers[self._workers.index(worker)] = self._hired(worker.place)
-            return Ended(work, f"worker {worker.place.number} {_end_of(worker.process.exitcode)}")
+            status = self._dismissed(worker, SECONDS_TO_END)
+            return Ended(work, f"worker {worker.place.number} {_end_of(status)}")
         if kind == "found":
             return Found(work, value)
         if kind == "raised":
@@ -114,25 +108,44 @@ class Processes:
         worker.work = None
         return Ended(work)
 
-    def _hired(self, place: Place) -> Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._bench, place), daemon=True)
-        before = dict(os.environ)
-        os.environ.update(place.environment())  # a process has it from its very start
-        try:
-            process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-        theirs.close()
-        return Worker(place, process, ours)
+    def _hired(self) -> Worker:
+        """A new process at the first place that is free."""
+        taken = {worker.place for worker in self._workers}
+        place = next(place for place in self._places if place not in taken)
+        ours, theirs = Pipe()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "suite.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | place.environment(),
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+        worker = Worker(place, process, ours)
+        self._workers.append(worker)
+        with suppress(OSError):
+            ours.send((self._bench, place))
+        return worker
+
+    def _dismissed(self, worker: Worker, seconds: float) -> int:
+        """How a process ended, if need be with a push; its place is free."""
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(seconds)
+        worker.process.kill()
+        worker.pipe.close()
+        self._workers.remove(worker)
+        return worker.process.wait()
+
+
+def threads_of_each(count: int, cpus: int | None) -> int:
+    """CPU threads of each of `count` workers: as many as are asked for, or their share of those of one process."""
+    return cpus or max(1, torch.get_num_threads() // count)
 
 
 def _places(device: torch.device, count: int, cpus: int | None) -> Iterator[Place]:
     if count < 1:
         raise ConfigError(f"--workers is {count}; give a whole number from 1")
-    threads = cpus or max(1, (os.cpu_count() or 1) // count)
+    threads = threads_of_each(count, cpus)
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.index is not None and count > 1:
         raise ConfigError(f"--device {device} is one device, and there are {count} workers; give --device cuda")
@@ -140,29 +153,28 @@ def _places(device: torch.device, count: int, cpus: int | None) -> Iterator[Plac
         yield Place(number, number % gpus if gpus else None, threads)
 
 
-def _device(device: torch.device) -> torch.device:
-    """The device as a worker calls it, which sees one GPU only."""
-    return torch.device(device.type)
-
-
-def _end_of(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
+def _end_of(exitcode: int) -> str:
+    if exitcode < 0:
         return f"was killed by {signal.Signals(-exitcode).name}"
     return f"ended with status {exitcode}"
 
 
-def _serve(pipe: Connection, bench: Bench, place: Place) -> None:
+def serve(pipe: Connection) -> None:
     """A worker's life: pieces of work in, what they find out, until the driver is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the driver decides
-    threading.Thread(target=_end_with_driver, daemon=True).start()
-    logging.basicConfig(format=f"[worker {place.number}] %(message)s", level=logging.WARNING)
+    with suppress(EOFError, OSError):  # of the pipe: whatever work raises is told
+        bench, place = pipe.recv()
+        speak(f"[worker {place.number}] ")
+        torch.set_num_threads(place.threads)
+        with at_work(bench.device), beside_others():
+            while True:
+                for message in told(pipe.recv(), bench):
+                    pipe.send(message)
+
+
+def speak(name: str) -> None:
+    """Log to standard error, which a worker shares with others, as the command line does."""
+    logging.basicConfig(format=f"{name}%(message)s", level=logging.WARNING)
     logging.getLogger("suite").setLevel(logging.INFO)
-    torch.set_num_threads(place.threads)
-    with at_work(bench.device):
-        while True:
-            work = pipe.recv()
-            for message in told(work, bench):
-                pipe.send(message)
 
 
 def told(work: Work, bench: Bench) -> Iterator[tuple[str, Any]]:
@@ -176,10 +188,3 @@ def told(work: Work, bench: Bench) -> Iterator[tuple[str, Any]]:
         yield "raised", WorkerFault("".join(traceback.format_exception(error)))
     else:
         yield "done", None
-
-
-def _end_with_driver() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-    os._exit(1)

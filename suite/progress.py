@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
@@ -20,12 +22,35 @@ LINE_EVERY_SECONDS = 15.0
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_alone: ContextVar[bool] = ContextVar("alone", default=True)
+_lines_wanted: ContextVar[bool] = ContextVar("lines_wanted", default=True)
+
+
+@contextmanager
+def beside_others() -> Iterator[None]:
+    """Inside, no bars: other processes write to the same terminal."""
+    before = _alone.set(False)
+    try:
+        yield
+    finally:
+        _alone.reset(before)
+
+
+@contextmanager
+def without_lines() -> Iterator[None]:
+    """Inside, no lines: whoever is above says in one line what became of it all. Bars, which vanish, stay."""
+    before = _lines_wanted.set(False)
+    try:
+        yield
+    finally:
+        _lines_wanted.reset(before)
+
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Yield the items while showing how many are done and how long the rest will take."""
     count = total if total is not None else (len(items) if isinstance(items, Sized) else None)
     console = Console(stderr=True)
-    if console.is_terminal:
+    if console.is_terminal and _alone.get():
         yield from _bar(items, what, count, console)
     else:
         yield from _lines(items, what, count)
@@ -43,7 +68,7 @@ def _lines(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if total and now - last >= LINE_EVERY_SECONDS:
+        if total and now - last >= LINE_EVERY_SECONDS and _lines_wanted.get():
             last = now
             left = (now - start) / done * (total - done)
             logger.info("%s: %d of %d, about %.0f s left", what, done, total, left)

@@ -9,8 +9,9 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -101,6 +102,8 @@ class _Study:
     desk: Desk
     schedule: Schedule
     known: dict[str, Row] = field(default_factory=dict)  # by row_id
+    walks: dict[str, set[Work]] = field(default_factory=dict)  # by the cell that waits for them
+    troubles: dict[str, dict[int, str]] = field(default_factory=dict)  # by cell, and by where its walk began
 
     def begin(self) -> None:
         """Find out what is missing, and put the work for it in order."""
@@ -119,7 +122,8 @@ class _Study:
 
     def _plan(self, stand: Stand, stated: Sequence[Work]) -> None:
         """The work for one model."""
-        waiting = [job for job in stand.jobs.values() if self._missing(stand, job)]
+        # of two names of one model the first has the work
+        waiting = [job for job in stand.jobs.values() if self._missing(stand, job) and job.id not in self.walks]
         for job in waiting:
             if reason := stand.prepared.unsupported.get(job.cell):
                 self._stop(stand, job, f"unsupported: {reason}")
@@ -127,13 +131,11 @@ class _Study:
         references = [Reference(stand.prepared.model, each) for each in stand.evaluations] if sound else []
         for reference in references:
             self.schedule.add(reference, stated)
-        together = groups(sound)
-        for group in together:
-            todo = [job for job in group if not is_finished(job.folder, job.id)]
-            walks = _walks(stand, todo, self.schedule.pool.slots // len(together)) if todo else []
+        for group, walks in walks_of(stand, sound, self.schedule.pool.slots):
             for walk in walks:
                 self.schedule.add(walk, stated)
             for job in group:
+                self.walks[job.id] = set(walks)
                 measure = Measure(stand.prepared.model, job.id, tuple(self._missing(stand, job)))
                 self.schedule.add(measure, [*references, *walks, *stated])
 
@@ -146,15 +148,32 @@ class _Study:
         for work, found in self.schedule.results():
             stand = self.bench.stand(work.model)
             if isinstance(work, Walk):
-                lost = dict.fromkeys(work.cells, f"failed: {found.reason}") if isinstance(found, GivenUp) else {}
-                for cell_id, trouble in (lost or found).items():
-                    self._stop(stand, stand.job(cell_id), trouble)
+                self._walked(stand, work, found)
             elif isinstance(work, Measure) and isinstance(found, GivenUp):
                 self._stop(stand, stand.job(work.cell), f"failed: {found.reason}")
             elif isinstance(work, Measure):
-                self._record(*found)
+                row, measured = found
+                if row.row_id not in self.known:  # else a piece that was begun again finds it again
+                    self._record(row, measured)
             elif isinstance(found, GivenUp):
                 raise ResultError(f"{work.label} could not be made: {found.reason}; run the recipe again")
+
+    def _walked(self, stand: Stand, walk: Walk, found: Any) -> None:
+        """A walk is over, or one part of it. Cells in trouble stop once all parts are: the first block counts."""
+        if isinstance(found, GivenUp) and len(walk.cells) > 1:  # one of them may be to blame
+            parts = [replace(walk, cells=(cell_id,)) for cell_id in walk.cells]
+            self.schedule.instead(walk, parts)
+            for part in parts:
+                self.walks[part.cells[0]].add(part)
+            found = {}
+        for cell_id in walk.cells:
+            trouble = f"failed: {found.reason}" if isinstance(found, GivenUp) else found.get(cell_id)
+            if trouble is not None:
+                self.troubles.setdefault(cell_id, {})[walk.blocks.start if walk.blocks else 0] = trouble
+            self.walks[cell_id].discard(walk)
+            if cell_id in self.troubles and not self.walks[cell_id]:
+                first = min(self.troubles[cell_id])
+                self._stop(stand, stand.job(cell_id), self.troubles[cell_id][first])
 
     def _stop(self, stand: Stand, job: Job, trouble: str) -> None:
         """A row for every evaluation that a cell in trouble will not have."""
@@ -179,6 +198,17 @@ class _Study:
                     row = self.known[row_id(job.id, evaluation)]
                     found[row.row_id] = row.model_copy(update=words | identity(evaluation))
         return list(found.values())
+
+
+def walks_of(stand: Stand, jobs: Sequence[Job], slots: int) -> list[tuple[list[Job], list[Walk]]]:
+    """Cells in groups that share a walk, each with what is left of it: parts for the workers at its disposal."""
+    together = groups(jobs)
+    unfinished = [[job for job in group if not is_finished(job.folder, job.id)] for group in together]
+    workers = slots // max(1, sum(map(bool, unfinished)))
+    return [
+        (group, _walks(stand, todo, workers) if todo else [])
+        for group, todo in zip(together, unfinished, strict=True)
+    ]
 
 
 def _walks(stand: Stand, jobs: Sequence[Job], workers: int) -> list[Walk]:

@@ -1,8 +1,11 @@
 """In which order pieces of work are done, by whoever does them: dependencies, retries, and an end to all of it."""
 
 import logging
+import time
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Protocol, Self
 
 from suite.speed import at_work
@@ -87,6 +90,8 @@ class Schedule:
     _waiting: dict[Work, frozenset[Work]] = field(default_factory=dict)
     _running: set[Work] = field(default_factory=set)
     _attempts: dict[Work, int] = field(default_factory=dict)
+    _began: dict[Work, float] = field(default_factory=dict)
+    _took: dict[type, list[float]] = field(default_factory=lambda: defaultdict(list))  # seconds, by kind of work
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +108,13 @@ class Schedule:
         """Never mind."""
         self._waiting.pop(work, None)
 
+    def instead(self, work: Work, parts: Collection[Work]) -> None:
+        """Have `parts` done next, in place of a piece that was given up: what needs that one needs them all."""
+        needs = {
+            other: needed | set(parts) if work in needed else needed for other, needed in self._waiting.items()
+        }
+        self._waiting = {part: frozenset() for part in parts} | needs
+
     def results(self) -> Iterator[tuple[Work, Any]]:
         """Do everything -> what each piece finds, as it is found; GivenUp for one whose workers were lost."""
         while self._waiting or self._running:
@@ -112,7 +124,9 @@ class Schedule:
                     yield event.work, event.value
                     continue
                 self._running.discard(event.work)
-                if event.lost is not None and not self._again(event.work, event.lost):
+                if event.lost is None:
+                    self._took[type(event.work)].append(time.monotonic() - self._began[event.work])
+                elif not self._again(event.work, event.lost):
                     yield event.work, GivenUp(event.lost)
 
     def _start(self) -> None:
@@ -125,7 +139,20 @@ class Schedule:
                 del self._waiting[work]
                 self._running.add(work)
                 self._attempts[work] = self._attempts.get(work, 0) + 1
+                self._began[work] = time.monotonic()
+                self._announce(work)
                 self.pool.start(work)
+
+    def _announce(self, work: Work) -> None:
+        """Which piece of work is begun, how many there are still, and about how long they take."""
+        if isinstance(self.pool, Here):
+            return  # what it does it shows itself
+        kinds = Counter(type(each) for each in (*self._running, *self._waiting))
+        left = f"{sum(map(len, self._took.values()))} pieces of work done, {kinds.total()} to do"
+        if kinds.keys() <= self._took.keys():
+            seconds = sum(count * fmean(self._took[kind]) for kind, count in kinds.items()) / self.pool.slots
+            left += f", about {seconds:.0f} s left"
+        logger.info("%s: begun; %s", work.label, left)
 
     def _again(self, work: Work, reason: str) -> bool:
         """Put a piece of work back whose worker was lost, unless that happened too often."""

@@ -139,7 +139,7 @@ class Walk:
     @property
     def label(self) -> str:
         some = f", blocks {self.blocks.start} to {self.blocks.stop - 1}" if self.blocks else ""
-        return f"walk of {len(self.cells)} cells{some}"
+        return f"walk of {len(self.cells)} cell{'s' * (len(self.cells) > 1)}{some}"
 
     def run(self, bench: Bench) -> Iterator[dict[str, str]]:
         stand = bench.stand(self.model)

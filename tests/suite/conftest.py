@@ -19,6 +19,9 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from suite.config import Recipe
+from suite.runner import Options, Outcome, run
+
 WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
 
 
@@ -102,6 +105,16 @@ def write_recipe(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def run_with(recipe_values: dict[str, Any], tmp_path: Path) -> Callable[..., Outcome]:
+    """Run the tiny recipe with changes, into one folder."""
+
+    def run_it(**changes: Any) -> Outcome:
+        return run(Recipe.model_validate(recipe_values | changes), Options(tmp_path / "out", offline=True))
+
+    return run_it
 
 
 class Mortal:

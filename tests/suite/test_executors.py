@@ -1,16 +1,25 @@
 """The same rows whoever does the work, this process, others here, or a Ray cluster; and when workers die."""
 
-import multiprocessing
+import importlib.util
+import io
+import logging
 import os
+import pickle
 import signal
+import socket
+import subprocess
 import threading
 import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
-from suite import processes, runner
+from suite import processes, progress, runner
 from suite.config import Recipe
+from suite.demand import demand_of
 from suite.errors import AssetError, ConfigError, EnvironmentProblem
 from suite.executors import Workers, device_of
 from suite.processes import Place, Processes, WorkerFault, told
@@ -47,6 +56,28 @@ def rows_by(recipe_values, tmp_path, monkeypatch):
     return made
 
 
+@pytest.fixture
+def hired(monkeypatch):
+    """The processes of all workers."""
+    found, begin = [], subprocess.Popen
+
+    def noting(command, **options):
+        process = begin(command, **options)
+        found.extend([process] * ("suite.worker" in command))
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", noting)
+    return found
+
+
+@pytest.fixture
+def bench(recipe_values, tmp_path):
+    """The tiny model on the bench."""
+    made = Bench(Recipe.model_validate(recipe_values), tmp_path / "tiny", torch.device("cpu"), offline=True)
+    made.folder.mkdir()
+    return made
+
+
 def plain(row: Row) -> dict:
     values = row.model_dump(exclude=OF_A_RUN)
     assert values["status"] == "ok", values["reason"]
@@ -60,25 +91,25 @@ def shortly(condition) -> None:
     assert condition()
 
 
-def test_two_processes_of_which_one_is_killed_make_the_rows_of_one(rows_by, tmp_path):
+def test_two_processes_of_which_one_is_killed_make_the_rows_of_one(rows_by, tmp_path, hired):
     killed = []
 
     def kill_one():
         shortly(lambda: list((tmp_path / "two").glob("tiny/cells/*/block_*")))
-        victim = multiprocessing.active_children()[0]
-        os.kill(victim.pid, signal.SIGKILL)
-        killed.append(victim.pid)
+        os.kill(hired[0].pid, signal.SIGKILL)
+        killed.append(hired[0].pid)
 
     murder = threading.Thread(target=kill_one)
     murder.start()
     both = rows_by("two", Workers(count=2, cpus=1))
     murder.join()
     assert killed and both == rows_by("one", Workers())
-    assert not multiprocessing.active_children()
+    one, two = (sorted((tmp_path / name).glob("tiny/cells/*/block_*")) for name in ("one", "two"))
+    assert len(one) == 10 and [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    assert len(hired) == 3 and all(process.returncode for process in hired)
 
 
-def test_what_a_piece_finds_and_how_it_ends_is_told_in_order(recipe_values, tmp_path):
-    bench = Bench(Recipe.model_validate(recipe_values), tmp_path, torch.device("cpu"), offline=True)
+def test_what_a_piece_finds_and_how_it_ends_is_told_in_order(bench):
     reference = Reference(bench.recipe.models[0], next(iter(bench.stand(bench.recipe.models[0]).evaluations)))
     assert [kind for kind, _ in told(reference, bench)] == ["done"]
     (kind, error), *more = told(Reference("no-such-model", "x"), bench)
@@ -87,8 +118,7 @@ def test_what_a_piece_finds_and_how_it_ends_is_told_in_order(recipe_values, tmp_
     assert isinstance(error, WorkerFault) and "KeyError" in str(error)  # a bug: with its traceback
 
 
-def test_a_cell_that_a_worker_cannot_find_by_its_id_is_refused(recipe_values, tmp_path):
-    bench = Bench(Recipe.model_validate(recipe_values), tmp_path, torch.device("cpu"), offline=True)
+def test_a_cell_that_a_worker_cannot_find_by_its_id_is_refused(bench):
     with pytest.raises(EnvironmentProblem, match="another model, text or version"):
         list(Measure(bench.recipe.models[0], "0123456789abcdef", ()).run(bench))
 
@@ -104,9 +134,10 @@ def test_workers_share_out_the_gpus_that_the_driver_sees(monkeypatch):
         list(processes._places(torch.device("cuda:0"), 3, None))
 
 
-def test_workers_divide_the_cores(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+def test_workers_share_out_the_threads_of_one_process(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     assert [place.threads for place in processes._places(torch.device("cpu"), 5, None)] == [3] * 5
+    assert processes.threads_of_each(32, None) == 1 and processes.threads_of_each(2, 5) == 5
 
 
 def test_an_address_without_ray_is_refused():
@@ -146,9 +177,100 @@ def test_a_ray_cluster_that_loses_a_node_makes_the_rows_of_one_process(rows_by, 
     assert lost and rows == rows_by("one", Workers())
 
 
-def test_a_pool_that_is_closed_leaves_no_process_behind(recipe_values, tmp_path):
-    bench = Bench(Recipe.model_validate(recipe_values), tmp_path, torch.device("cpu"), offline=True)
+def test_a_pool_that_is_closed_leaves_no_process_behind(bench, hired):
     pool = Processes(bench, 2, cpus=1)
+    assert not hired  # before there is work
     pool.start(Reference(bench.recipe.models[0], "x"))
     pool.close()
-    assert not multiprocessing.active_children()
+    assert [process.returncode for process in hired] == [-signal.SIGTERM]
+
+
+def test_a_worker_ends_with_its_driver_even_while_it_imports_and_hears_no_ctrl_c(bench, hired):
+    pool = Processes(bench, 2, cpus=1)
+    pool.start(Reference(bench.recipe.models[0], "x"))
+    assert os.getpgid(hired[0].pid) == hired[0].pid
+    pool._workers[0].pipe.close()  # as when the driver is killed
+    assert hired[0].wait(60) == 1  # not 0, as after reading to the end
+
+
+def test_what_travels_to_workers_is_small(bench):
+    bench.stand(bench.recipe.models[0])
+    assert len(pickle.dumps(Processes(bench, 2)._bench)) < 3000 < len(pickle.dumps(bench.prepared))
+
+
+def test_beside_others_no_bar_is_drawn_on_the_terminal(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=screen, force_terminal=True))
+    with progress.beside_others():
+        assert list(progress.track([1, 2], "work")) == [1, 2] and not screen.getvalue()
+    assert list(progress.track([1, 2], "work")) == [1, 2] and "work" in screen.getvalue()
+
+
+def test_threads_of_workers_where_there_are_none_are_refused():
+    with pytest.raises(ConfigError, match="--cpus 2 is for workers"):
+        device_of(Workers(cpus=2), "cpu")
+
+
+def test_ray_that_is_not_installed_is_one_line(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EnvironmentProblem, match="needs Ray: pip install"):
+        device_of(Workers("ray"), "cpu")
+
+
+@pytest.fixture
+def cluster():
+    """The module, where Ray is installed."""
+    pytest.importorskip("ray")
+    from suite import cluster
+
+    return cluster
+
+
+def test_an_address_at_which_nobody_listens_is_refused_at_once(cluster):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(EnvironmentProblem, match=f"--address {address}: no Ray cluster answers"):
+        cluster.connect(address)
+    with pytest.raises(ConfigError, match="the cluster's own port"):
+        cluster.connect("ray://127.0.0.1:10001")
+
+
+def test_a_node_that_does_not_see_the_results_folder_is_refused(cluster, bench, tmp_path):
+    post = cluster.Post(bench, tmp_path, "a token that the driver wrote elsewhere", 1)
+    with pytest.raises(EnvironmentProblem, match="does not see the results folder .* give --out a folder"):
+        cluster._bench_at(post)
+
+
+@dataclass
+class Ray:
+    """A cluster of one node that notes what tasks ask for."""
+
+    memory: float
+    asked: list = field(default_factory=list)
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 4.0, "memory": self.memory}}]
+
+    def put(self, value):
+        return value
+
+    def options(self, **resources):
+        self.asked.append(resources)
+        return SimpleNamespace(remote=lambda work, post: work)
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_task_asks_for_the_memory_that_its_work_demands_as_far_as_a_node_has_it(
+    cluster, bench, monkeypatch, caplog, enough
+):
+    stand = bench.stand(bench.recipe.models[0])
+    work = Measure(stand.prepared.model, next(iter(stand.jobs)), tuple(stand.evaluations))
+    wanted = demand_of(work, stand).host_bytes
+    ray = Ray(memory=wanted + 10 if enough else wanted - 10)
+    monkeypatch.setattr(cluster, "ray", ray)
+    monkeypatch.setattr(cluster, "_perform", ray)
+    with caplog.at_level(logging.WARNING):
+        cluster.Cluster(bench, None, 2).start(work)
+    assert (ray.asked[0]["memory"], ray.asked[0]["num_cpus"]) == (wanted if enough else wanted - 10, 2)
+    assert ("no node has more" in caplog.text) is not enough

@@ -16,22 +16,11 @@ from suite import compress, work
 from suite.architecture import decoder_blocks, linears
 from suite.checkpoint import export_dense, load_cell, read_manifest
 from suite.config import Recipe
-from suite.errors import CalibrationError, CheckpointError, ConfigError, EnvironmentProblem, ResultError
-from suite.prepare import pick_device, prepare
+from suite.errors import CalibrationError, CheckpointError, ConfigError, ResultError
 from suite.runner import Options, alone, run
 from suite.speed import Phase
 
 pytestmark = pytest.mark.usefixtures("no_tracking")
-
-
-@pytest.fixture
-def run_with(recipe_values, tmp_path):
-    """Run the tiny recipe with changes, into one folder."""
-
-    def run_it(**changes):
-        return run(Recipe.model_validate(recipe_values | changes), Options(tmp_path / "out", offline=True))
-
-    return run_it
 
 
 def cell_of(outcome, row) -> Path:
@@ -141,9 +130,14 @@ def test_an_evaluation_named_twice_is_refused(run_with, recipe_values):
         run_with(evaluation=[recipe_values["evaluation"]] * 2)
 
 
-def test_two_names_of_one_model_make_each_row_once(run_with, tiny_model, tmp_path):
-    copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    assert len(run_with(models=[str(tiny_model), str(copy)]).rows) == 3
+def test_two_names_of_one_model_make_each_cell_and_row_once(run_with, tiny_model, tmp_path, monkeypatch):
+    copy, walked, walk = shutil.copytree(tiny_model, tmp_path / "copy"), [], work.walk
+    monkeypatch.setattr(
+        work, "walk", lambda subject, jobs, *rest: walked.extend(jobs) or walk(subject, jobs, *rest)
+    )
+    outcome = run_with(models=[str(tiny_model), str(copy)])
+    assert len(outcome.rows) == len((outcome.folder / "results.jsonl").read_text().splitlines()) == 3
+    assert len(walked) == 3
 
 
 def test_recipes_of_one_folder_share_the_dense_reference(run_with, monkeypatch):
@@ -250,34 +244,6 @@ def test_a_setting_that_fits_no_layer_is_refused_before_anything_is_written(run_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_setting_that_only_one_of_two_models_can_take_is_an_unsupported_row(
-    run_with, tiny_model, tmp_path, tokenizer
-):
-    config = AutoModelForCausalLM.from_pretrained(tiny_model).config
-    config.hidden_size, config.head_dim = 40, 10
-    AutoModelForCausalLM.from_config(config).half().save_pretrained(tmp_path / "wide")
-    tokenizer.save_pretrained(tmp_path / "wide")
-    models = [str(tiny_model), str(tmp_path / "wide")]
-    rows = run_with(models=models, methods={"nowag-p": {"sparsity": "8:16"}}).rows
-    assert [row.status for row in rows] == ["ok", "unsupported"]
-    assert "this weight has 40" in rows[1].reason
-
-
-def test_results_that_would_not_fit_the_disk_are_refused(run_with, monkeypatch):
-    usage = type("Usage", (), {"free": 1000})()
-    monkeypatch.setattr("suite.prepare.shutil.disk_usage", lambda _: usage)
-    with pytest.raises(EnvironmentProblem, match="no space left"):
-        run_with()
-
-
-def test_the_dense_reference_is_counted_on_the_disk_until_it_is_there(run_with, recipe_values, tmp_path):
-    recipe = Recipe.model_validate(recipe_values)
-    before = prepare(recipe, tmp_path / "out/tiny", offline=True)[0].bytes_needed
-    run_with()
-    after = prepare(recipe, tmp_path / "out/tiny", offline=True)[0].bytes_needed
-    assert before - after == 3 * 31 * 32 * 4  # windows, scored tokens, hidden size, float32
-
-
 def test_the_first_row_of_a_cell_bears_what_loading_took(run_with, recipe_values, monkeypatch):
     @contextmanager
     def an_hour():
@@ -292,11 +258,6 @@ def test_the_first_row_of_a_cell_bears_what_loading_took(run_with, recipe_values
 def test_a_folder_in_use_is_refused(run_with, tmp_path):
     with alone(tmp_path / "out" / "tiny"), pytest.raises(ResultError, match="another run"):
         run_with()
-
-
-def test_an_unknown_device_is_refused():
-    with pytest.raises(ConfigError, match="--device cuda:77"):
-        pick_device("cuda:77")
 
 
 def test_the_manifest_says_what_each_layer_went_through(run_with):

@@ -99,6 +99,30 @@ def test_what_is_dropped_is_not_begun_and_what_is_added_twice_keeps_its_first_ne
     assert pool.begun == ["a"] and pool.closed
 
 
+def test_what_needs_a_piece_that_was_given_up_needs_those_that_take_its_place():
+    pool = Staff(slots=3, loses={"a": ATTEMPTS})
+    with Schedule(pool) as schedule:
+        schedule.add(Piece("a"))
+        schedule.add(Piece("b"), [Piece("a")])
+        for work, value in schedule.results():
+            if value == GivenUp("killed"):
+                schedule.instead(work, [Piece("a1"), Piece("a2")])
+    assert pool.begun == ["a"] * ATTEMPTS + ["a1", "a2", "b"]
+    assert pool.most == 2  # b was not begun beside them
+
+
+def test_what_is_begun_is_said_with_what_is_left_and_how_long_that_takes(caplog, monkeypatch):
+    clock = iter(range(0, 1000, 10))  # each look at it is ten seconds later
+    monkeypatch.setattr("suite.schedule.time.monotonic", lambda: next(clock))
+    with caplog.at_level("INFO"):
+        done(Staff(slots=1), *((Piece(name), ()) for name in "abc"))
+    assert caplog.messages == [
+        "a: begun; 0 pieces of work done, 3 to do",
+        "b: begun; 1 pieces of work done, 2 to do, about 20 s left",
+        "c: begun; 2 pieces of work done, 1 to do, about 10 s left",
+    ]
+
+
 def test_here_each_finding_is_handed_over_before_the_next_is_sought(tiny_bench):
     seen = []
 
