@@ -14,7 +14,7 @@ import numpy as np
 
 from reports.statistics import LEVEL, Array, Difference, holm, paired
 from suite.errors import ResultError
-from suite.results import Row
+from suite.results import BitsTarget, Row
 
 Word = Literal["better", "worse", "cannot be told apart"]
 APART: Word = "cannot be told apart"
@@ -132,6 +132,16 @@ def compare(a: Sequence[Row], b: Sequence[Row]) -> list[Verdict]:
     return _adjusted([_verdict(Metric(name), a, b) for name in names])
 
 
+def verdicts_on(pairs: Sequence[tuple[Sequence[Row], Sequence[Row]]], metric: str) -> list[Verdict]:
+    """The first entry of each pair against the second by one metric, p by Holm over all the pairs.
+
+    Raises ResultError where `compare` does.
+    """
+    for a, b in pairs:
+        _check_comparable([*a, *b])
+    return _adjusted([_verdict(Metric(metric), a, b) for a, b in pairs])
+
+
 def standings(entries: Mapping[Key, Sequence[Row]], metric: str) -> dict[Key, Verdict | None]:
     """Each entry of a table against the best of its size class, p by Holm over all comparisons of the table.
 
@@ -158,19 +168,18 @@ def standings(entries: Mapping[Key, Sequence[Row]], metric: str) -> dict[Key, Ve
 def size_classes(entries: Mapping[Key, Sequence[Row]]) -> list[list[Key]]:
     """Keys of entries whose stored bits per weight are within 5 % of the smallest of their class, smallest first.
 
+    Entries that have the size that their recipe asked for are one class, however far apart it lets them be.
     Entries of an N:M pattern compete among themselves: the pattern is chosen for its speed, not for its size.
+    So do those that compress the same layers.
     Raises ValueError if a row has no size.
     """
+    kinds: dict[tuple[str | None, str | None, BitsTarget | None], list[Key]] = {}
+    for key in sorted(entries, key=lambda key: _bits(entries[key])):
+        rows = entries[key]
+        kinds.setdefault((rows[0].layers, _pattern(rows), _asked(rows)), []).append(key)
     classes: list[list[Key]] = []
-    for pattern in dict.fromkeys(_pattern(rows) for rows in entries.values()):
-        limit = -math.inf
-        alike = [key for key, rows in entries.items() if _pattern(rows) == pattern]
-        for key in sorted(alike, key=lambda key: _bits(entries[key])):
-            bits = _bits(entries[key])
-            if bits > limit:
-                classes.append([])
-                limit = bits * (1 + ONE_SIZE)
-            classes[-1].append(key)
+    for (_, _, asked), alike in kinds.items():
+        classes += [alike] if asked else _within(alike, entries)
     return sorted(classes, key=lambda members: _bits(entries[members[0]]))
 
 
@@ -248,6 +257,24 @@ def _pattern(rows: Sequence[Row]) -> str | None:
     """`2:4` for a method set to it; None for all that is free to keep any weight."""
     sparsity = rows[0].settings.get("sparsity")
     return sparsity if isinstance(sparsity, str) else None
+
+
+def _asked(rows: Sequence[Row]) -> BitsTarget | None:
+    """The size that was asked of an entry, if it has it."""
+    return None if any(row.off_budget for row in rows) else rows[0].match
+
+
+def _within(keys: Sequence[Key], entries: Mapping[Key, Sequence[Row]]) -> list[list[Key]]:
+    """Keys, smallest entry first, in classes of at most 5 % each."""
+    classes: list[list[Key]] = []
+    limit = -math.inf
+    for key in keys:
+        bits = _bits(entries[key])
+        if bits > limit:
+            classes.append([])
+            limit = bits * (1 + ONE_SIZE)
+        classes[-1].append(key)
+    return classes
 
 
 def _bits(rows: Sequence[Row]) -> float:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reports.entries import DENSE, entries, grouped, weights
+from reports.entries import entries, grouped, weights
 from reports.tables import Column, Table, Values, tabulate
-from suite.results import Row
+from suite.results import DENSE, Row
 
 TROUBLE = ("void", "failed")
 MOST = "most raises"
@@ -46,18 +46,47 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _sentence(rows: Sequence[Row]) -> str:
-    """`All 12 cells compress 78.9 % of the parameters: ...`, or nothing if they differ or one had trouble."""
-    measured = [row for row in rows if row.size]
-    alike = {(_share(row), row.audit.get("layers"), *row.audit.get("not_compressed", ())) for row in measured}
-    if len(alike) != 1 or any(row.status in TROUBLE or _raised(row, "max") for row in rows):
+    """`All 12 cells compress 78.9 % of the parameters: ...`, or nothing if they differ or one had trouble.
+
+    Cells that are to compress some layers alone differ because they should.
+    """
+    if any(row.status in TROUBLE or _raised(row, "max") for row in rows):
         return ""
-    ((share, linears, *left),) = alike
-    cells = len({row.cell_id for row in measured})
-    beside = f", {len(left)} more {'weight' if len(left) == 1 else 'weights'} left as found" if left else ""
+    measured = [row for row in rows if row.size]
+    whole, parts = ([row for row in measured if bool(row.layers) == some] for some in (False, True))
+    if len({(_share(row), row.audit.get("layers"), *row.audit.get("not_compressed", ())) for row in whole}) > 1:
+        return ""
+    said = [say(each) for say, each in ((_of_all, whole), (_of_some, parts)) if each]
+    return f"{'; '.join(said)}; no damping raised, none voided." if said else ""
+
+
+def _of_all(rows: Sequence[Row]) -> str:
+    """What cells that compress all they can have alike."""
+    cells, left = _cells(rows), len(rows[0].audit.get("not_compressed", ()))
+    beside = f", {left} more {'weight' if left == 1 else 'weights'} left as found" if left else ""
     return (
-        f"{f'All {cells} cells compress' if cells > 1 else 'The only cell compresses'} {share:.1f} % of the "
-        f"parameters of {rows[0].model}: {linears} linears{beside}; no damping raised, none voided."
+        f"{f'All {cells} cells compress' if cells > 1 else 'The only cell compresses'} {_share(rows[0]):.1f} % of "
+        f"the parameters of {rows[0].model}: {rows[0].audit.get('layers')} linears{beside}"
     )
+
+
+def _of_some(rows: Sequence[Row]) -> str:
+    """How much cells compress that name layers."""
+    shares = [share for row in rows if (share := _share(row)) is not None]
+    cells, linears = _cells(rows), [row.audit.get("layers", 0) for row in rows]
+    return (
+        f"{cells} {'cells compress' if cells > 1 else 'cell compresses'} only the layers that are named: "
+        f"{_span(linears, 'd')} of the linears, {_span(shares, '.1f')} % of the parameters of {rows[0].model}"
+    )
+
+
+def _cells(rows: Sequence[Row]) -> int:
+    return len({row.cell_id for row in rows})
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    """`1 to 3`, or `1` where all are the same."""
+    return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
 
 
 def _worst(choose: Callable[[list[float]], float], get: Callable[[Row], float | None]) -> Values:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from suite.results import Row
+from suite.results import DENSE, Row
 
-DENSE = "dense"
 Item = TypeVar("Item")
 
 
@@ -35,14 +34,27 @@ class Entry:
 
     @property
     def off_budget(self) -> Row | None:
-        """A row whose size is not the one asked of every entry; the dense model has the size that it has."""
-        return None if self.dense else next((row for row in self.ok if row.off_budget), None)
+        """A row whose size is not the one asked of every entry."""
+        return next((row for row in self.ok if row.off_budget), None)
 
     @property
     def label(self) -> str:
         """`Wanda 2:4 (sequential)`."""
+        return self._in_mode(self.first.label)
+
+    @property
+    def label_without_layers(self) -> str:
+        """The same of all entries that differ in the linears which they compress."""
+        return self._in_mode(f"{self.first.title} {self.pattern}".rstrip())
+
+    @property
+    def pattern(self) -> str:
+        """`2:4`, `2 bits d4`: the settings in print, without the linears that are compressed."""
+        return self.first.variant.removesuffix(f"on {self.first.layers}").rstrip()
+
+    def _in_mode(self, name: str) -> str:
         mode = self.first.statistics_mode
-        return self.first.label if mode == "none" else f"{self.first.label} ({mode})"
+        return name if mode == "none" else f"{name} ({mode})"
 
     def seeds(self, rows: Sequence[Row] | None = None) -> int:
         """How many seeds these rows of the entry have; all of its rows unless some are given."""

@@ -29,10 +29,13 @@ MARKERS = "osD^vPX*"  # with the colours: 56 methods before a pair repeats
 
 
 def pareto(table: Table) -> str | None:
-    """KL to the dense model against stored bits, the front as a line, as an <svg>; None below two points."""
+    """KL to the dense model against stored bits, the front as a line, as an <svg>; None below two points.
+
+    Entries that compress some layers alone have no place in it: their bits are of those layers.
+    """
     if KL not in table.numbers:
         return None
-    points = table.frame[[not entry.dense for entry in table.entries]]
+    points = table.frame[[not (entry.dense or entry.first.layers) for entry in table.entries]]
     points = points[points[KL] > 0].dropna(subset=[BITS])
     if len(points) < 2:
         return None

@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from suite.errors import ResultError
-from suite.results import JOURNAL_NAME, Cost, Journal, Quality, Row, Size, TaskScore
+from suite.results import DENSE, JOURNAL_NAME, Cost, Journal, Quality, Row, Size, TaskScore
 
 LABELS = (
     *("row_id", "cell_id", "status", "reason", "recipe", "model", "model_fingerprint", "model_note", "method"),
@@ -44,6 +44,8 @@ def _flat(row: Row) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(row, name) for name in LABELS}
     values |= _numbers(row.size, Size) | _numbers(row.quality, Quality) | _numbers(row.cost, Cost)
     values["seconds"] = row.cost.seconds if row.cost else None
+    asked = None if row.method == DENSE else row.match
+    values |= {"asked_bits_per_weight": asked and asked.bits_per_weight, "off_budget": asked and row.off_budget}
     values |= {name: row.environment.get(name) for name in ("machine", "commit")}
     return values | _task(row.task) | _noise(row)
 

@@ -54,10 +54,20 @@ def mark_note(contests: Sequence[Contest]) -> str:
     noise = _noise_floors(marked)
     test = f"paired bootstrap over {over} {marked[0].metric.unit}, {RESAMPLES:,} resamples, Holm"
     return (
-        f"best of its size (stored bits within {100 * ONE_SIZE:.0f} %; N:M patterns by themselves; an entry alone "
+        f"best of its size ({_one_size(marked)}; N:M patterns by themselves; an entry alone "
         "in its size is not marked, dense takes no part) and all that cannot be told apart from it: "
         f"{test}, {100 * LEVEL:.0f} %{f'; noise floor{noise}' if noise else ''}."
     )
+
+
+def _one_size(contests: Sequence[Contest]) -> str:
+    """When entries have one size: the one that their recipe asked for, or stored bits that are alike."""
+    asked = dict.fromkeys(row.match for contest in contests for row in contest.rows)
+    alike = f"stored bits within {100 * ONE_SIZE:.0f} %"
+    targets = (
+        f"{each.bits_per_weight:g} ± {each.tolerance:g} stored bits/weight" if each else alike for each in asked
+    )
+    return " or ".join(targets)
 
 
 def off_budget_notes(lines: Sequence[Entry]) -> Iterator[str]:

@@ -6,6 +6,7 @@ Which columns a table has is for others to say: `reports.comparisons`, `reports.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from statistics import fmean
 
 import pandas as pd
@@ -160,6 +161,7 @@ def tabulate(caption: str, lines: Sequence[Entry], columns: Sequence[Column]) ->
         notes=(
             *partial,
             *off_budget_notes(lines),
+            *([f"Layers are named without {prefix}"] if (prefix := _layers_prefix(lines)) else []),
             *means,
             *([plus_minus] if half_widths.notna().any(axis=None) else []),
         ),
@@ -173,15 +175,29 @@ def _best(contest: Contest | None, lines: int) -> list[bool]:
 
 
 def _labels(lines: Sequence[Entry]) -> pd.DataFrame:
-    """What tells an entry from the others; the budget only where there are several."""
+    """What tells an entry from the others; budget and layers only where there are several."""
     first = [entry.first for entry in lines]
     labels = {
         "method": [row.title for row in first],
         "pattern or bits": [
-            f"{entry.first.variant} {OFF_BUDGET if entry.off_budget else ''}".strip() for entry in lines
+            f"{entry.pattern} {OFF_BUDGET if entry.off_budget else ''}".strip() for entry in lines
         ],
         "statistics": [row.statistics_mode for row in first],
     }
+    if any(row.layers for row in first):
+        prefix = _layers_prefix(lines)
+        labels["layers"] = ["" if entry.dense else _shortened(entry.first.layers, prefix) for entry in lines]
     if len({row.calibration for row in first if row.calibration}) > 1:
         labels["calibration"] = [row.calibration or "none" for row in first]
     return pd.DataFrame(labels, dtype=object)
+
+
+def _layers_prefix(lines: Sequence[Entry]) -> str:
+    """`model.layers.`, if all that the entries name as layers begins with it; nothing where it is one name."""
+    patterns = {pattern for entry in lines for pattern in (entry.first.layers or "").split()}
+    common = commonprefix(list(patterns)) if len(patterns) > 1 else ""
+    return common[: common.rfind(".") + 1]
+
+
+def _shortened(layers: str | None, prefix: str) -> str:
+    return " ".join(pattern.removeprefix(prefix) for pattern in layers.split()) if layers else "all"

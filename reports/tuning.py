@@ -14,12 +14,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from reports.compare import Verdict, compare
-from reports.figures import INK, PALETTE, STYLE, svg
+from reports.figures import INK, MARKERS, PALETTE, STYLE, svg
 from suite.files import write_atomically
 from suite.results import Row
 
 AXES = {"kl": "KL to the dense model, nats per token", "perplexity": "perplexity"}
 FINISHED, STOPPED, UNUSABLE = "finished", "stopped", "unusable"
+CAPTIONS = {
+    "history": "Finished trials and the best so far; below, a tick for each that was stopped or unusable.",
+    "front": "The objective against size; the line joins trials that no other one beats in both.",
+}
 SHOWN = 10  # trials in the page's table; trials.csv has all
 
 
@@ -118,7 +122,13 @@ class SearchReport:
         finished = [each for each in self.trials if each["state"] == FINISHED]
         best = sorted(finished, key=lambda each: float(each[self.objective]))[:SHOWN]
         lines = [
-            (each["trial"], f"{each[self.objective]:.4g}", f"{each['predicted_bits']:.3f}", _settings(each))
+            (
+                each["trial"],
+                f"{each[self.objective]:.4g}",
+                f"{each['predicted_bits']:.3f}",
+                f"{each['seconds']:.1f}",
+                _settings(each),
+            )
             for each in best
         ]
         return environment.get_template("search.html").render(
@@ -127,8 +137,8 @@ class SearchReport:
             found=self._found,
             sentences=[line for each in self.confirmations for line in each.sentences()],
             notes=self.notes,
-            figures={name: Markup(text) for name, text in figures.items()},
-            headers=("trial", self.objective, "stored bits", "settings"),
+            figures={_caption(name): Markup(text) for name, text in figures.items()},
+            headers=("trial", self.objective, "stored bits", "seconds", "settings"),
             lines=lines,
         )
 
@@ -146,6 +156,11 @@ def _settings(trial: Mapping[str, Any]) -> str:
     """A trial's method and settings; what another method has is no number here."""
     own = {key.removeprefix("settings."): value for key, value in trial.items() if key.startswith("settings.")}
     return " ".join([trial["method"], *(f"{key}={_short(value)}" for key, value in own.items() if value == value)])
+
+
+def _caption(name: str) -> str:
+    """What a figure shows, by its name."""
+    return CAPTIONS.get(name) or f"What decides {name.removeprefix('importance-')}: the share of each setting."
 
 
 def _short(value: Any) -> str:
@@ -183,7 +198,7 @@ def _front(finished: pd.DataFrame, objective: str) -> Figure:
         axes.plot(
             own["predicted_bits"],
             own[objective],
-            "o",
+            MARKERS[index % len(MARKERS)],
             color=PALETTE[index % len(PALETTE)],
             fillstyle="none",
             label=str(method),
@@ -194,7 +209,7 @@ def _front(finished: pd.DataFrame, objective: str) -> Figure:
 
 def _importance(shares: Mapping[str, float]) -> Figure:
     """A bar for each setting, the largest on top."""
-    figure, axes = _empty("share of importance (PED-ANOVA)", "")
+    figure, axes = _empty("share of variance explained (fANOVA)", "")
     ordered = sorted(shares.items(), key=lambda item: item[1])
     bars = axes.barh([name for name, _ in ordered], [share for _, share in ordered], color=PALETTE[0])
     axes.bar_label(bars, fmt="%.2f", padding=3)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -10,7 +9,7 @@ import pandas as pd
 from reports.compare import Verdict, size_classes, standings
 from reports.entries import Entry, entries
 from studies.conclusion import Conclusion
-from studies.contrast import METRIC, kl
+from studies.contrast import METRIC, how_told, kl, stored_bits
 from suite.results import Row
 
 AGAINST = "against the best"
@@ -31,7 +30,7 @@ class Placed:
     @property
     def bits(self) -> float:
         """Stored, per weight."""
-        return fmean(row.size.stored_bits_per_weight for row in self.entry.rows if row.size)
+        return stored_bits(self.entry.rows)
 
 
 def by_size(rows: Sequence[Row]) -> Conclusion:
@@ -52,6 +51,7 @@ def by_size(rows: Sequence[Row]) -> Conclusion:
     sentences = [
         *map(_sentence, classes),
         *(f"{placed.entry.label} is off budget with {placed.bits:.2f}." for placed in missed),
+        *([how_told(rows)] if any(verdicts.values()) else []),
     ]
     return Conclusion(tuple(sentences), {"KL by size": pd.DataFrame(lines)})
 

@@ -13,11 +13,13 @@ from statistics import fmean, variance
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
+from reports.compare import verdicts_on
 from reports.entries import Entry, grouped
 from reports.statistics import interval_over_seeds
 from studies.conclusion import Conclusion
-from studies.contrast import kl, verdict_on
+from studies.contrast import METRIC, kl
 from studies.study import SETTINGS, Scale, frame, subject
 from suite.results import Row
 
@@ -113,7 +115,7 @@ def _enough(series: Sequence[Point]) -> dict[str, Any]:
     """
     largest, found = series[-1], None
     for point in reversed(series[:-1]):
-        verdict = verdict_on(point.rows, largest.rows)
+        (verdict,) = verdicts_on([(point.rows, largest.rows)], METRIC)  # by its own p: "worse" is the safe side
         if verdict.word == "worse" or verdict.difference.too_few:
             break
         found = point
@@ -144,12 +146,28 @@ def _shares(points: Sequence[Point]) -> dict[str, Any] | None:
     total = source + within
     return {
         "method": points[0].method,
+        "sources": max(len(part) for part in logs),
         "source %": 100 * math.sqrt(source),
         "draw %": 100 * math.sqrt(within),
         "share of source %": 100 * source / total if total else math.nan,
         "share of draw %": 100 * within / total if total else math.nan,
         "sizes": len(crossed),
+        "p of no source": _p_of_no_source(logs),
     }
+
+
+def _p_of_no_source(logs: Sequence[Sequence[Sequence[float]]]) -> float:
+    """Of the F test that sources do not differ, pooled over sizes; logs are of sizes, sources, draws."""
+    means = [[fmean(draws) for draws in part] for part in logs]
+    grand = [fmean(value for draws in part for value in draws) for part in logs]
+    between = sum(
+        len(draws) * (mean - middle) ** 2
+        for part, averages, middle in zip(logs, means, grand, strict=True)
+        for draws, mean in zip(part, averages, strict=True)
+    )
+    within = sum((len(draws) - 1) * variance(draws) for part in logs for draws in part)
+    free = sum(len(part) - 1 for part in logs), sum(len(draws) - 1 for part in logs for draws in part)
+    return float(stats.f.sf(between / free[0] / (within / free[1]), *free)) if within else math.nan
 
 
 def _error(part: Sequence[Sequence[float]]) -> float:
@@ -161,12 +179,16 @@ def _enough_in_words(line: dict[str, Any]) -> str:
     where = f"{line['method']} on {line['text']} in sequences of {line['length']}"
     if math.isnan(line["enough tokens"]):
         return f"{where}: no budget below {line['most tokens']:,} tokens is known to be enough."
-    return f"{where}: nothing is gained beyond {line['enough tokens']:,} tokens, up to {line['most tokens']:,}."
+    return (
+        f"{where}: between {line['enough tokens']:,} tokens and {line['most tokens']:,} no gain can be told "
+        f"(KL {line['KL at enough']:.3f} and {line['KL at most']:.3f})."
+    )
 
 
 def _shares_in_words(line: dict[str, Any]) -> str:
+    sizes = f"{line['sizes']} size{'s' * (line['sizes'] > 1)}"
     return (
         f"{line['method']}: the source moves the KL by {line['source %']:.1f} % and the draw by "
-        f"{line['draw %']:.1f} % (standard deviations); "
-        f"the source has {line['share of source %']:.0f} % of that variance."
+        f"{line['draw %']:.1f} % (standard deviations, estimated from {line['sources']} sources at {sizes}; "
+        f"F test that sources are alike: p {line['p of no source']:.2g})."
     )

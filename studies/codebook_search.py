@@ -4,15 +4,15 @@ In a small model a codebook of its own for each linear takes bits that longer co
 should be shared is for a search to say. `tune` in the recipe makes it one.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
 from reports.entries import Entry, entries
 from studies.conclusion import Conclusion
-from studies.contrast import kl
+from studies.contrast import kl, stored_bits
 from studies.study import SETTINGS, Scale, frame
 from suite.results import Row
 
@@ -50,21 +50,25 @@ def recipe(scale: Scale, model: str | None) -> dict[str, Any]:
 def conclude(rows: Sequence[Row]) -> Conclusion:
     """The codebooks by their size, and those that none as small beats."""
     tried = sorted(
-        (entry for entry in entries(rows) if not entry.dense), key=lambda each: (_bits(each), kl(each.rows))
+        (entry for entry in entries(rows) if not entry.dense),
+        key=lambda each: (stored_bits(each.rows), kl(each.rows)),
     )
     front = [entry for at, entry in enumerate(tried) if all(kl(entry.rows) < kl(e.rows) for e in tried[:at])]
-    named = "; ".join(
-        f"{entry.first.variant}: {_bits(entry):.2f} bits, KL {kl(entry.rows):.3f}" for entry in front
-    )
-    sentence = f"{len(front)} of {len(tried)} codebooks are beaten by none that is as small: {named or 'none'}."
+    sentences = [
+        f"{len(front)} of {len(tried)} codebooks are beaten by none that is as small (by means: neighbours "
+        "may lie within chance).",
+        *(f"{name} on that front: {_counted(front, name)}." for name in SEARCHED if front),
+    ]
     lines = [_line(entry) | {ON_FRONT: "yes" if entry in front else ""} for entry in tried]
-    return Conclusion((sentence,), {"codebooks by size": pd.DataFrame(lines)})
+    return Conclusion(tuple(sentences), {"codebooks by size": pd.DataFrame(lines)})
 
 
-def _bits(entry: Entry) -> float:
-    return fmean(row.size.stored_bits_per_weight for row in entry.rows if row.size)
+def _counted(front: Sequence[Entry], name: str) -> str:
+    """`linear in 2, block in 5`: how often each value of a setting is there."""
+    values = Counter(entry.first.settings.get(name) for entry in front)
+    return ", ".join(f"{value} in {count}" for value, count in values.items())
 
 
 def _line(entry: Entry) -> dict[str, Any]:
     shown = {name: entry.first.settings.get(name) for name in SEARCHED}
-    return {**shown, "stored bits/weight": _bits(entry), "KL nats/token": kl(entry.rows)}
+    return {**shown, "stored bits/weight": stored_bits(entry.rows), "KL nats/token": kl(entry.rows)}

@@ -1,8 +1,10 @@
 """Answers: sentences with numbers, and the tables behind them, for a terminal and for files."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 
@@ -21,10 +23,12 @@ class Conclusion:
     sentences: tuple[str, ...]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
-    def text(self) -> str:
-        """For a terminal."""
-        tables = [f"{title}\n{_cells(table).to_string(index=False)}" for title, table in self.tables.items()]
-        return "\n\n".join(["\n".join(self.sentences), *tables])
+    def text(self, width: int | None = None) -> str:
+        """For a terminal of `width` columns, None for this one's: wide tables in several blocks."""
+        columns = width or shutil.get_terminal_size().columns
+        sentences = [fill(sentence, columns, break_on_hyphens=False) for sentence in self.sentences]
+        tables = [f"{title}\n{_in_blocks(_cells(table), columns)}" for title, table in self.tables.items()]
+        return "\n\n".join(["\n".join(sentences), *tables])
 
     def markdown(self) -> str:
         """In GitHub's Markdown."""
@@ -66,6 +70,13 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if pd.isna(value) else f"{value:#.{DIGITS}g}".rstrip(".")
     return str(value)
+
+
+def _in_blocks(cells: pd.DataFrame, width: int) -> str:
+    """Each block begins with the first column, which says what a line is about."""
+    first, *_ = cells.columns
+    text = cells.set_index(first).rename_axis(None).rename_axis(first, axis="columns").to_string(line_width=width)
+    return "\n".join(line.rstrip(" \\") for line in text.split("\n"))
 
 
 def _markdown(table: pd.DataFrame) -> str:

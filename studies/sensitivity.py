@@ -16,7 +16,7 @@ import pandas as pd
 from reports.compare import Metric
 from reports.entries import Entry, grouped
 from studies.conclusion import Conclusion
-from studies.contrast import METRIC, kl
+from studies.contrast import METRIC, kl, stored_bits
 from studies.ranks import explained, rank_correlation
 from studies.study import SETTINGS, Scale, frame, subject
 from suite.results import Row
@@ -43,8 +43,8 @@ def recipe(scale: Scale, model: str | None) -> dict[str, Any]:
 
 def conclude(rows: Sequence[Row]) -> Conclusion:
     """Layers by their KL, how each error ranks them, and what explains the differences."""
-    parts = grouped([row for row in rows if row.layers], lambda row: Entry((row,)).label)
-    layers = {Entry(tuple(part)).label: _layers(part) for part in parts}
+    parts = grouped([row for row in rows if row.layers], lambda row: Entry((row,)).label_without_layers)
+    layers = {Entry(tuple(part)).label_without_layers: _layers(part) for part in parts}
     ranks = [line for method, table in layers.items() for line in _ranks(method, table)]
     sentences = [sentence for method, table in layers.items() for sentence in _in_words(method, table)]
     tables = {"rank correlation": pd.DataFrame(ranks)} if ranks else {}
@@ -75,7 +75,7 @@ def _line(rows: Sequence[Row]) -> dict[str, Any]:
         "block": int(place[1]) if place else None,
         **{column: fmean(_noted(row, name) for row in rows) for column, name in PROXIES.items()},
         KL: kl(rows),
-        "stored bits/weight": fmean(row.size.stored_bits_per_weight for row in rows if row.size),
+        "stored bits/weight": stored_bits(rows),
         "beyond noise": "yes" if all(kl([row]) > Metric(METRIC).floor([row])[0] for row in rows) else "no",
     }
 

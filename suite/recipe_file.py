@@ -51,14 +51,15 @@ def build_recipe(values: dict[str, Any], overrides: Sequence[str], origin: str) 
             f"{origin}: the key {TUNE_KEY} makes it a search: nowag-bench tune {origin}, or drop the key"
         )
     try:
-        whole = [override for override in overrides if "." not in override.partition("=")[0]]
-        for override in whole:
-            apply_override(values, override)
-        if values.get("reproduce") is not None:
-            _fill_in(values, values["reproduce"])
+        below = [override for override in overrides if "." in override.partition("=")[0]]
         for override in overrides:
-            if override not in whole:
+            if override not in below:
                 apply_override(values, override)
+        if values.get("reproduce") is not None:
+            as_published = not any(override.startswith("evaluation.") for override in below)
+            _fill_in(values, values["reproduce"], as_published)
+        for override in below:
+            apply_override(values, override)
         recipe = Recipe.model_validate(values)
         recipe.cells()
     except ValidationError as error:
@@ -73,8 +74,10 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def _fill_in(values: dict[str, Any], preset: Any) -> None:
-    """Keys of a published table that a recipe lacks; of its dense figures those of the recipe's models."""
+def _fill_in(values: dict[str, Any], preset: Any, as_published: bool) -> None:
+    """Keys of a published table that a recipe lacks; of its dense figures those of the recipe's models, and none
+    where the evaluation is not to be as published.
+    """
     if preset not in preset_names():
         known = preset_names()
         raise ConfigError(
@@ -85,7 +88,8 @@ def _fill_in(values: dict[str, Any], preset: Any) -> None:
     models = values.get("models", table["models"])
     models = models if isinstance(models, list | tuple) else [models]
     for protocol in table.get("evaluation", []):
-        protocol["expect"] = [each for each in protocol.get("expect", []) if each["model"] in models]
+        expected = protocol.get("expect", []) if as_published else []
+        protocol["expect"] = [each for each in expected if each["model"] in models]
     for key, value in table.items():
         values.setdefault(key, value)
 

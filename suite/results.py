@@ -16,6 +16,7 @@ from suite.errors import ResultError
 SCHEMA_VERSION = 3  # 2 had no match, reproduces or layers; 1 no window_kl, task, noise, revision or measures
 JOURNAL_NAME = "results.jsonl"
 MANIFEST_NAME = "manifest.json"  # of a finished cell
+DENSE = "dense"  # the uncompressed model among the methods
 NOISE_ITEMS = 64  # of a task, from the start: those on which its noise floor is measured
 
 Status = Literal["ok", "void", "unsupported", "failed"]
@@ -152,12 +153,10 @@ class Row(Record):
 
     @property
     def off_budget(self) -> bool:
-        """True if the cell's stored size is not the one that the recipe asked of every cell."""
-        return (
-            self.match is not None
-            and self.size is not None
-            and self.match.misses(self.size.stored_bits_per_weight)
-        )
+        """True if the cell's stored size is not the one asked for; the dense model has the size that it has."""
+        if self.match is None or self.size is None or self.method == DENSE:
+            return False
+        return self.match.misses(self.size.stored_bits_per_weight)
 
     @property
     def protocol_name(self) -> str:

@@ -23,6 +23,7 @@ from suite.commands.shared import (
 if TYPE_CHECKING:
     from studies import Scale, Study
     from suite.results import Row
+    from suite.runner import Options, Outcome
 
 NameArgument = Annotated[str, typer.Argument(help="A study by name, as `study list` has them.")]
 ScaleOption = Annotated[
@@ -44,12 +45,19 @@ def study(context: typer.Context) -> None:
 
 @app.command("list")
 def list_studies() -> None:
-    """List the studies, their questions, and about how long each takes at small scale on two CPU cores."""
+    """List the studies, their questions, and about how long each takes at small scale on two CPU cores.
+
+    Below them stand the published tables that a recipe can name as `reproduce: NAME`.
+    """
     check()
+    from reports.published import presets
     from studies import STUDIES
 
-    for each in STUDIES.values():
-        typer.echo(f"{each.NAME}: {each.QUESTION} (small: about {each.MINUTES} min)")
+    for study in STUDIES.values():
+        typer.echo(f"{study.NAME}: {study.QUESTION} (small: about {study.MINUTES} min)")
+    typer.echo("\nPublished tables, for a recipe's key `reproduce`:")
+    for table in presets():
+        typer.echo(f"{table.name}: {table.citation} ({', '.join(table.models)})")
 
 
 @app.command()
@@ -78,33 +86,45 @@ def run(  # noqa: PLR0913 - a command's options
     """Run a study or go on with it, and answer its question from the rows."""
     check()
     from suite.recipe_file import TUNE_KEY, build_recipe
+    from suite.results import JOURNAL_NAME, Journal
 
-    chosen = _named(name)
+    chosen, origin = _named(name), f"study {name}"
     values = _values(chosen, scale, model)
+    where = options(out, offline, device, executor, workers, address, cpus)
     if TUNE_KEY in values:
-        _search(chosen, values, out, offline, device, override or ())
-        return
-    recipe = build_recipe(values, override or (), f"study {name}")
-    outcome = execute(recipe, options(out, offline, device, executor, workers, address, cpus))
-    _answer(chosen, outcome.rows, outcome.folder)
+        outcome = _search(values, override or (), where, origin)
+        rows = _in_full(Journal(outcome.folder / JOURNAL_NAME).rows())  # of all trials
+    else:
+        outcome = execute(build_recipe(values, override or (), origin), where)
+        rows = outcome.rows
+    _answer(chosen, rows, outcome.folder)
     stop_if_failed(outcome)
 
 
-def _search(
-    chosen: "Study", values: dict[str, Any], out: Path, offline: bool, device: str, override: Sequence[str]
-) -> None:
-    """A study that is a search, from the file that `tune` would take."""
-    import yaml
+def _search(values: dict[str, Any], override: Sequence[str], where: "Options", origin: str) -> "Outcome":
+    """A study that is a search, as `tune` would do it. ConfigError when others are to help."""
+    from suite.commands.tuning import search_and_confirm
+    from suite.errors import ConfigError
+    from suite.executors import Workers
+    from suite.tuning.recipe import build_tune_recipe
 
-    from suite.files import write_atomically
-    from suite.results import JOURNAL_NAME, Journal
-    from suite.tuning.recipe import load_tune_recipe
-    from suite.tuning.search import Options, search
+    if where.workers != Workers():
+        raise ConfigError(
+            f"{origin} is a search, and one process does it; leave out --executor, --workers, --address and --cpus"
+        )
+    asked = build_tune_recipe(values, override, origin)
+    return search_and_confirm(asked, where.out, where.offline, where.device)
 
-    path = out / values["name"] / "study.yaml"
-    write_atomically(path, yaml.safe_dump(values, sort_keys=False).encode())
-    found = search(load_tune_recipe(path, override), Options(out, offline, device))
-    _answer(chosen, Journal(found.folder / JOURNAL_NAME).rows(), found.folder)
+
+def _in_full(rows: Sequence["Row"]) -> list["Row"]:
+    """Rows on all windows of their text; a search measures on the first of them before."""
+    scored = [
+        (row.protocol_name.partition(" (")[0], len(row.quality.window_nll), row) for row in rows if row.quality
+    ]
+    most: dict[str, int] = {}
+    for text, windows, _ in scored:
+        most[text] = max(windows, most.get(text, 0))
+    return [row for text, windows, row in scored if windows == most[text]]
 
 
 def _answer(chosen: "Study", rows: Sequence["Row"], folder: Path) -> None:
@@ -121,8 +141,13 @@ def _answer(chosen: "Study", rows: Sequence["Row"], folder: Path) -> None:
 def _named(name: str) -> "Study":
     from studies import STUDIES
     from suite.errors import ConfigError
+    from suite.recipe_file import preset_names
     from suite.schema import nearest
 
+    if name in preset_names():
+        raise ConfigError(
+            f"{name} is a published table, no study; write reproduce: {name} into a recipe and run it"
+        )
     if name not in STUDIES:
         raise ConfigError(f"no study {name!r}.{nearest(name, list(STUDIES))} Known: {', '.join(STUDIES)}")
     return STUDIES[name]

@@ -30,12 +30,20 @@ def tune(
 ) -> None:
     """Search for the settings of methods, or go on searching, and run the best ones beside the default."""
     check()
-    from suite.tuning.best import write_best
     from suite.tuning.recipe import load_tune_recipe
-    from suite.tuning.search import Options, search
 
     more = [f"tune.trials={trials}"] if trials else []
     asked = load_tune_recipe(recipe, [*(override or ()), *more])
+    stop_if_failed(search_and_confirm(asked, out, offline, device, storage))
+
+
+def search_and_confirm(
+    asked: "TuneRecipe", out: Path, offline: bool, device: str, storage: str | None = None
+) -> "Outcome":
+    """Search, run what was found beside the default on unseen text, and show both."""
+    from suite.tuning.best import write_best
+    from suite.tuning.search import Options, search
+
     searched = search(asked, Options(out, offline, device, storage))
     outcome = execute(write_best(asked, searched), options(out, offline, device))
     report = _report(asked, searched, outcome)
@@ -43,20 +51,18 @@ def tune(
     typer.echo(f"\n{report.text()}")
     typer.echo(f"search:  {page}")
     typer.echo(f"trials:  optuna-dashboard {_storage(searched, storage)}  (pip install optuna-dashboard)")
-    stop_if_failed(outcome)
+    return outcome
 
 
 def _report(asked: "TuneRecipe", searched: "Searched", outcome: "Outcome") -> "SearchReport":
     from reports.tuning import SearchReport, confirmations
     from suite.tuning.best import pairs
     from suite.tuning.record import importances, records
-    from suite.tuning.tracked import track_trials
 
-    found, trials = pairs(searched), records(searched, asked.tuning)
-    track_trials(trials, searched.study.study_name, asked.recipe.name, outcome.tracking_uri)
+    found = pairs(searched)
     return SearchReport(
         name=asked.recipe.name,
-        trials=trials,
+        trials=records(searched, asked.tuning),
         objective=asked.tuning.objectives[0],
         importances=importances(searched, asked.tuning),
         confirmations=confirmations(outcome.rows, [pair.settings for pair in found]),

@@ -86,6 +86,11 @@ def test_the_figure_is_svg_in_the_pages_ink_with_every_method_but_the_dense(stud
     assert "#010203" not in drawn
 
 
+def test_entries_of_some_layers_are_not_in_the_figure(make_row: MakeRow) -> None:
+    rows = [make_row(str(n), layers=f"*.{n}", kl_mean=0.1 + n) for n in range(3)]
+    assert pareto(comparisons(rows)[0]) is None
+
+
 def test_one_point_is_no_figure(make_row: MakeRow) -> None:
     assert pareto(comparisons([make_row()])[0]) is None
 

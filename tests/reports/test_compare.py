@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from reports.compare import Metric, best_set, compare, find_row, metrics_of, size_classes, standings
+from reports.compare import Metric, best_set, compare, find_row, metrics_of, size_classes, standings, verdicts_on
 from reports.statistics import paired
 from suite.errors import ResultError
 from suite.results import Row, TaskScore
@@ -142,6 +142,23 @@ def test_sizes_are_one_class_within_five_percent_of_the_smallest(windows: MakeRo
     bits = {"a": 2.1, "b": 2.0, "c": 2.2, "d": 2.101, "e": 4.0}
     entries = {key: [windows(key, stored_bits_per_weight=size)] for key, size in bits.items()}
     assert size_classes(entries) == [["b", "a"], ["d", "c"], ["e"]]
+
+
+def test_entries_of_the_size_that_was_asked_for_are_one_class_and_others_are_not_in_it(windows: MakeRow) -> None:
+    asked = {"bits_per_weight": 1.5, "tolerance": 0.05}
+    bits = {"high": 1.55, "low": 1.45, "off": 1.56, "middle": 1.5}
+    entries = {key: [windows(key, stored_bits_per_weight=size, match=asked)] for key, size in bits.items()}
+    entries["unasked"] = [windows("unasked", stored_bits_per_weight=1.46)]
+    assert size_classes(entries) == [["low", "middle", "high"], ["unasked"], ["off"]]
+
+
+def test_pairs_are_judged_together(windows: MakeRow) -> None:
+    base = [windows("a")]
+    pairs = [([windows(str(shift), shift)], base) for shift in (0.1, 0.2, 0.3)]
+    found = verdicts_on(pairs, "kl")
+    assert [verdict.p for verdict in found] == pytest.approx([3 * verdict.difference.p for verdict in found])
+    with pytest.raises(ResultError, match="rows of two protocols"):
+        verdicts_on([(base, [windows("b", protocol_id="other")])], "kl")
 
 
 def test_an_nm_pattern_is_a_class_of_its_own(windows: MakeRow) -> None:

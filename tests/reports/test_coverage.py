@@ -74,6 +74,18 @@ def test_a_cell_that_cannot_run_is_no_disorder(make_row: MakeRow) -> None:
     assert only(rows).sentence.startswith("The only cell compresses")
 
 
+def test_cells_that_are_to_compress_some_layers_differ_in_order(make_row: MakeRow) -> None:
+    rows = [
+        make_row(str(part), layers=f"*.{part}", audit={"layers": 1}, compressed_parameters=part * 100)
+        for part in (1, 3)
+    ]
+    said = "2 cells compress only the layers that are named: 1 of the linears, 2.0 to 6.0 % of the parameters"
+    assert only(rows).sentence == f"{said} of smollm2-135m; no damping raised, none voided."
+    whole = make_row("w", audit=audit())
+    assert only([*rows, whole]).sentence.startswith("The only cell compresses 80.0 % of the parameters")
+    assert said in only([*rows, whole]).sentence
+
+
 def test_the_table_counts_linears_and_raised_dampings(make_row: MakeRow) -> None:
     line = only([make_row("a", audit=audit(raised=3, left=("gate", "up")))]).table.numbers.loc[0]
     assert dict(line) == {

@@ -31,6 +31,14 @@ def test_nothing_to_read_is_an_error_that_names_the_place(tmp_path: Path, name: 
         load(tmp_path / name)
 
 
+def test_the_frame_says_which_size_was_asked_for_and_who_missed_it(make_row: MakeRow) -> None:
+    match = {"bits_per_weight": 2.1}
+    rows = [make_row("a", match=match), make_row("b", match=match, stored_bits_per_weight=2.2), make_row("c")]
+    flat = frame([*rows, make_row("d", match=match, method="dense", stored_bits_per_weight=16.0)])
+    assert list(flat["off_budget"]) == [False, True, None, None]
+    assert list(flat["asked_bits_per_weight"].dropna()) == [2.1, 2.1]
+
+
 def test_the_frame_keeps_the_rows_order_and_names_units(study: list[Row]) -> None:
     flat = frame(study)
     assert list(flat["row_id"]) == ["r1", "r2", "r3", "r4", "r5"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,40 @@ def test_an_entry_off_budget_is_told_and_beats_nobody(make_windows: MakeRow) -> 
     assert list(table.labels["pattern or bits"]) == ["2:4", "2:4", "2:4 ‡"]
     (note,) = table.notes
     assert note.endswith("asked for 2 ± 0.05 stored bits/weight, stored Wanda 2:4 (dense) 2.060.")
+
+
+def test_where_a_size_was_asked_for_the_note_says_that_size(make_windows: MakeRow) -> None:
+    sizes = {"a": 1.45, "b": 1.55}  # 7 % apart
+    rows = [make_windows(key, stored_bits_per_weight=bits, match=asked(1.5)) for key, bits in sizes.items()]
+    table = only(rows)
+    assert table.best.any(axis=None)
+    assert table.mark_note.startswith("best of its size (1.5 ± 0.05 stored bits/weight; N:M")
+
+
+def on_layers(make: MakeRow, *layers: str | None, **given: Any) -> list[Row]:
+    """Rows as those of cells that compress these layers; None is all."""
+    return [
+        make(str(number), layers=each, variant=f"2:4 on {each}" if each else "2:4", **given)
+        for number, each in enumerate(layers)
+    ]
+
+
+def test_layers_have_a_column_of_their_own_without_what_all_begin_with(make_row: MakeRow) -> None:
+    rows = on_layers(make_row, "model.layers.0.q_proj", "model.layers.1.up_proj model.layers.1.q_proj", None)
+    table = only([make_row("d", method="dense", variant=""), *rows])
+    assert list(table.labels["layers"]) == ["", "0.q_proj", "1.up_proj 1.q_proj", "all"]
+    assert list(table.labels["pattern or bits"]) == ["", "2:4", "2:4", "2:4"]
+    assert table.notes == ("Layers are named without model.layers.",)
+
+
+def test_one_name_of_layers_is_whole(make_row: MakeRow) -> None:
+    assert list(only(on_layers(make_row, "*.mlp.*", None)).labels["layers"]) == ["*.mlp.*", "all"]
+
+
+def test_entries_of_different_layers_do_not_compete(make_windows: MakeRow) -> None:
+    rows = on_layers(make_windows, "a.0", "a.1", None)
+    rows.append(make_windows("9", worse=0.1, layers="a.0", variant="2:4 on a.0", settings={}))
+    assert marks(only(rows)) == [True, False, False, False]
 
 
 def test_the_dense_model_is_on_no_budget(make_row: MakeRow) -> None:

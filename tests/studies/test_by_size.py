@@ -41,4 +41,4 @@ def test_an_entry_off_its_budget_takes_no_part(planted):
     table = conclusion.tables["KL by size"]
     assert list(table["against the best"]) == ["", "worse", "off budget"]
     assert list(table["x the best of its size"])[:2] == pytest.approx([1, 2])
-    assert conclusion.sentences[-1] == "Wanda 2:4 (dense) is off budget with 2.09."
+    assert conclusion.sentences[-2] == "Wanda 2:4 (dense) is off budget with 2.09."

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from studies.calibration_ablation import conclude
 from suite.budget import Budget
@@ -32,7 +33,7 @@ def test_nothing_is_gained_beyond_the_budget_where_the_planted_curve_turns_flat(
     conclusion = conclude(curve(seeded, (1, 0.8), (4, 0.4), (16, 0.2), (64, 0.2), (256, 0.2)))
     line = conclusion.tables["enough tokens"].iloc[0]
     assert (line["enough tokens"], line["most tokens"]) == (16 * 256, 256 * 256)
-    assert "nothing is gained beyond 4,096 tokens, up to 65,536." in conclusion.sentences[0]
+    assert "between 4,096 tokens and 65,536 no gain can be told (KL 0.200 and 0.200)." in conclusion.sentences[0]
 
 
 def test_a_budget_that_happens_to_be_as_good_is_not_enough_while_a_larger_one_is_worse(seeded):
@@ -89,9 +90,31 @@ def test_sources_that_do_not_differ_have_no_share(seeded):
     assert (line["source %"], line["share of draw %"]) == (0, 100)
 
 
+def test_whether_sources_differ_at_all_is_the_f_test_of_their_draws(seeded):
+    draws = {"a": (0.20, 0.22, 0.21), "b": (0.23, 0.22, 0.25), "c": (0.19, 0.24, 0.22)}
+    conclusion = conclude([row for text, kls in draws.items() for row in rows_at(seeded, kls, text=text)])
+    wanted = stats.f_oneway(*(np.log(kls) for kls in draws.values())).pvalue
+    assert conclusion.tables["variance"].iloc[0]["p of no source"] == pytest.approx(wanted)
+    assert (
+        f"estimated from 3 sources at 1 size; F test that sources are alike: p {wanted:.2g})."
+        in (conclusion.sentences[-1])
+    )
+
+
 def test_one_source_or_one_seed_has_no_variance_to_part(seeded):
     assert "variance" not in conclude(rows_at(seeded, (0.1, 0.2))).tables
     assert "variance" not in conclude([r for t in "ab" for r in rows_at(seeded, (0.1,), text=t)]).tables
+
+
+@pytest.mark.parametrize("source", ["hub:acme/texts:en#body", "old, worn, 2 x 3.txt", "/data/plain.jsonl"])
+@pytest.mark.parametrize(
+    "other", [{}, {"join": None, "skip_first": 1}, {"token_weights": "unit", "split": "train"}]
+)
+def test_every_budget_in_words_is_read_back(planted, source, other):
+    budget = Budget(source=source, sequences=4, length=256, **other)
+    line = conclude([planted("a", 0.2, calibration=budget.describe())]).tables["KL by tokens"].iloc[0]
+    assert (line["sequences"], line["length"]) == (4, 256)
+    assert line["text"] == source.removeprefix("/data/") + "[train]" * ("split" in other)
 
 
 def test_rows_without_data_are_no_budget(planted):

@@ -32,6 +32,13 @@ def test_numbers_have_four_digits_and_a_gap_is_empty():
     assert ANSWER.text().split("\n")[-1].split() == ["C", "512"]
 
 
+def test_a_wide_table_is_in_blocks_that_begin_with_its_first_column():
+    wide = Conclusion(("A sentence of five words.",), {"KL": TABLE.assign(**{"a long header": 1.5, "another": 2})})
+    lines = wide.text(width=30).split("\n")
+    assert max(map(len, lines)) <= 30 and sum(line.startswith("A|B") for line in lines) == 2
+    assert not any("\\" in line for line in lines)
+
+
 def test_an_answer_is_written_in_markdown_with_a_csv_of_full_precision_beside_it(tmp_path):
     path = write("Is it so?", {"tiny, wiki": ANSWER}, tmp_path)
     assert path.read_text().startswith(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from studies import normalizer_ablation, statistics_mode
+from reports import compare
+from studies import contrast, normalizer_ablation, statistics_mode
 
 RTN = {"method": "rtn", "title": "RTN", "variant": "3 bits", "calibration": None, "statistics_mode": "none"}
 
@@ -26,6 +27,22 @@ def test_modes_that_chance_may_explain_are_named(seeded):
     rows = modes(seeded, dense=(0.40, 0.44, 0.36), sequential=(0.41, 0.37, 0.44))
     line = statistics_mode.conclude(rows).tables["KL by method"].iloc[0]
     assert line["not told apart from dense"] == "sequential"
+
+
+def test_verdicts_are_adjusted_over_all_of_a_study_and_say_what_they_rest_on(seeded, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        contrast, "verdicts_on", lambda pairs, metric: asked.append(pairs) or verdicts(pairs, metric)
+    )
+    verdicts = compare.verdicts_on
+    conclusion = statistics_mode.conclude(
+        modes(seeded, dense=(0.4,), sequential=(0.2,), **{"true-sequential": (0.3,)})
+    )
+    assert [len(pairs) for pairs in asked] == [2]
+    assert conclusion.sentences[-1] == (
+        "Told apart by KL: paired bootstrap over 8 windows, Holm, 5 %; one seed, so of this draw of calibration "
+        "tokens alone."
+    )
 
 
 def test_methods_without_data_have_no_mode_and_no_line(seeded, planted):

@@ -13,12 +13,14 @@ def layers(planted, kl, relative, absolute, blocks=5, **given):
     rows = []
     for block in range(blocks):
         for number, kind in enumerate(KINDS):
+            layer = f"model.layers.{block}.{kind}"
             notes = {"output_error": relative(block, number), "output_loss": absolute(block, number)}
             rows.append(
                 planted(
                     f"{block}-{number}",
                     kl(block, number),
-                    layers=f"model.layers.{block}.{kind}",
+                    layers=layer,
+                    variant=f"2:4 on {layer}",  # as rows of such cells have it
                     audit={name: {"min": value, "mean": value, "max": value} for name, value in notes.items()},
                     **given,
                 )

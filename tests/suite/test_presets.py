@@ -81,6 +81,14 @@ def test_an_override_below_a_key_changes_what_the_table_filled_in() -> None:
     assert (recipe.calibration[0].sequences, recipe.calibration[0].source) == (8, "c4")
 
 
+def test_of_a_part_of_the_windows_no_published_figure_is_expected() -> None:
+    protocol = built(TABLE, f"models={LLAMA}", "evaluation.0.windows=4").evaluation[0]
+    assert (protocol.windows, protocol.expect) == (4, ())
+    own_figure = f"evaluation.0.expect=[{{perplexity: 5.5, tolerance: 0.1, model: {LLAMA}}}]"
+    (own,) = built(TABLE, f"models={LLAMA}", "evaluation.0.windows=4", own_figure).evaluation[0].expect
+    assert own.perplexity == 5.5
+
+
 def test_a_table_can_be_named_by_an_override() -> None:
     assert built({}, "reproduce=awq-table-4", "models=tiny").evaluation[0].protocol == "wikitext2-raw/1@2048"
 
