@@ -18,7 +18,7 @@ from suite.jobs import Job
 from suite.layers import BATCH_WEIGHTS
 from suite.models import Subject
 from suite.offload import IN_FLIGHT
-from suite.prepare import _bytes_of_reference, subject_of
+from suite.prepare import bytes_of_reference, subject_of
 from suite.quality import OnWindows
 from suite.sizes import Layout, Shape, bits_per_weight, layout_of, together
 from suite.work import Measure, Reference, Stand, Walk, Work
@@ -116,7 +116,7 @@ def demand_of(work: Work, stand: Stand) -> Demand:
         device = scoring + model.model_bytes * (not on_cpu)
     elif isinstance(work, Reference):
         evaluation = stand.evaluations[work.evaluation]
-        disk = _bytes_of_reference(stand.subject, evaluation, dense_cache(stand.bench.folder))
+        disk = bytes_of_reference(stand.subject, evaluation, dense_cache(stand.bench.folder))
         device = _scoring(model, evaluation) + model.model_bytes * (not on_cpu)
     else:
         raise TypeError(f"{work.label} is a {type(work).__name__}, whose demand nobody knows")

@@ -47,7 +47,7 @@ def candidates(name: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _values(where: str, setting: Setting | None) -> tuple[Any, ...]:
     values = setting.search.values() if setting and setting.search else ()
     if not values:
-        why = "there is no such setting" if setting is None else "it has no steps to try"
+        why = "the method has no such setting" if setting is None else "it has no steps to try"
         raise ConfigError(f"{where} is '{MATCH}', but {why}; give it a value")
     return values
 

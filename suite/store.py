@@ -1,8 +1,9 @@
 """One MLflow tracking store: how a row becomes a run. Raises when the store is away; tracking.py forgives."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,28 @@ from suite.results import Row
 
 SQLITE = "sqlite:///"
 LOCK_SECONDS = 60.0
+ROW, TRIAL, RECIPE = "row_id", "trial_id", "recipe_sha256"  # the tags that tell whose run one is
 LONGEST_VALUE = 500  # what every release of MLflow takes as a parameter
 STORE_ERRORS = (
     MlflowException,
     SQLAlchemyError,
     OSError,
 )  # OSError: requests' errors, file locks, full disks
+
+
+@dataclass(frozen=True)
+class Child:
+    """A run below a recipe's: what it is of, by tag and key, and all that is said of it."""
+
+    key: tuple[str, str]
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]  # those that are no finite number are left out
+    ended: datetime
+    seconds: float
+    failed: bool = False
+    texts: Mapping[str, str] = field(default_factory=dict)  # by the names of files
 
 
 class Store:
@@ -37,33 +54,45 @@ class Store:
                 _lay_out(database)
             self.client = MlflowClient(uri)
             self.experiment_id = self._experiment(database)
-        self.runs: dict[str, str] = {}  # by row_id, and the parents by the recipe's sha256
+        self.runs: dict[str, str] = {}  # by row or trial, and the parents by the recipe's sha256
         self.open: set[str] = set()  # parents that took rows and were not closed since
         self._recall()
 
     def send(self, row: Row, artifacts: list[Path]) -> str:
         """Create or replace the run of one row -> its run id."""
-        parent_id = self._parent(row)
-        if row.row_id in self.runs:
-            self.client.delete_run(self.runs.pop(row.row_id))
-        cost = row.cost.seconds if row.cost else 0.0
-        created = int(datetime.fromisoformat(row.created).timestamp() * 1000)
-        tags = {"mlflow.parentRunId": parent_id, "study": self.study["study"], **_tags(row)}
-        run = self.client.create_run(
-            self.experiment_id,
-            created - int(cost * 1000),
-            tags,
-            f"{row.label} seed {row.seed} {row.protocol_name}",
+        ended = datetime.fromisoformat(row.created)
+        child = Child(
+            key=(ROW, row.row_id),
+            name=f"{row.label} seed {row.seed} {row.protocol_name}",
+            tags=_tags(row),
+            params=_params(row),
+            metrics=_metrics(row),
+            ended=ended,
+            seconds=row.cost.seconds if row.cost else 0.0,
+            failed=row.status == "failed",
+            texts={"row.json": row.model_dump_json(indent=2)},
         )
+        return self.put(self.parent(row.recipe_sha256, row.recipe), child, artifacts)
+
+    def put(self, parent_id: str, child: Child, artifacts: Sequence[Path] = ()) -> str:
+        """Create or replace a run below a parent -> its run id."""
+        tag, key = child.key
+        if key in self.runs:
+            self.client.delete_run(self.runs.pop(key))
+        ended = int(child.ended.timestamp() * 1000)
+        tags = {"mlflow.parentRunId": parent_id, "study": self.study["study"], tag: key, **child.tags}
+        run = self.client.create_run(self.experiment_id, ended - int(child.seconds * 1000), tags, child.name)
         run_id = str(run.info.run_id)
-        metrics = [Metric(name, value, created, 0) for name, value in _metrics(row).items()]
-        params = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in _params(row).items()]
+        metrics = [Metric(name, value, ended, 0) for name, value in child.metrics.items() if math.isfinite(value)]
+        params = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in child.params.items()]
         self.client.log_batch(run_id, metrics, params, synchronous=True)
-        self.client.log_text(run_id, row.model_dump_json(indent=2), "row.json")
+        for name, text in child.texts.items():
+            self.client.log_text(run_id, text, name)
         for path in artifacts:
-            self.client.log_artifact(run_id, str(path))
-        self.client.set_terminated(run_id, "FAILED" if row.status == "failed" else "FINISHED", created)
-        self.runs[row.row_id] = run_id
+            if path.exists():  # it was there when the row was journalled
+                self.client.log_artifact(run_id, str(path))
+        self.client.set_terminated(run_id, "FAILED" if child.failed else "FINISHED", ended)
+        self.runs[key] = run_id
         return run_id
 
     def finish(self) -> bool:
@@ -85,22 +114,23 @@ class Store:
         while True:
             page = self.client.search_runs([self.experiment_id], of_study, page_token=token)
             for run in page:
-                row_id = run.data.tags.get("row_id")
-                self.runs[row_id or run.data.tags["recipe_sha256"]] = run.info.run_id
-                if row_id is None and run.info.status == "RUNNING":
+                tags = run.data.tags
+                self.runs[next(tags[key] for key in (ROW, TRIAL, RECIPE) if key in tags)] = run.info.run_id
+                if RECIPE in tags and run.info.status == "RUNNING":
                     self.open.add(run.info.run_id)
             if not (token := page.token):
                 return
 
-    def _parent(self, row: Row) -> str:
-        if row.recipe_sha256 not in self.runs:
-            tags = {"study": self.study["study"], "recipe_sha256": row.recipe_sha256}
-            run_id = self.client.create_run(self.experiment_id, tags=tags, run_name=row.recipe).info.run_id
+    def parent(self, recipe_sha256: str, name: str) -> str:
+        """The run of a recipe, new or as it was left -> its id."""
+        if recipe_sha256 not in self.runs:
+            tags = {"study": self.study["study"], RECIPE: recipe_sha256}
+            run_id = self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
             if self.study["recipe"]:
                 self.client.log_text(run_id, self.study["recipe"], "recipe.yaml")
-            self.runs[row.recipe_sha256] = run_id
-        self.open.add(self.runs[row.recipe_sha256])
-        return self.runs[row.recipe_sha256]
+            self.runs[recipe_sha256] = run_id
+        self.open.add(self.runs[recipe_sha256])
+        return self.runs[recipe_sha256]
 
 
 def _lay_out(database: Path) -> None:
@@ -114,7 +144,6 @@ def _lay_out(database: Path) -> None:
 
 def _tags(row: Row) -> dict[str, str]:
     values = {
-        "row_id": row.row_id,
         "cell_id": row.cell_id,
         "status": row.status,
         "reason": row.reason,
@@ -145,13 +174,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _metrics(row: Row) -> dict[str, float]:
-    """Every finite number of size, quality, task and cost, by the row's own names; KL says that it is in nats."""
+    """Every number of size, quality, task and cost, by the row's own names; KL says that it is in nats."""
     groups = [group.model_dump() for group in (row.size, row.quality, row.cost) if group is not None]
     if row.task:
         groups += [row.task.metrics, {f"{name}_stderr": error for name, error in row.task.stderr.items()}]
     numbers = {name: value for group in groups for name, value in group.items() if isinstance(value, int | float)}
-    return {
-        f"{name}_nats" if name.startswith("kl_") else name: float(value)
-        for name, value in numbers.items()
-        if math.isfinite(value)
-    }
+    return {f"{name}_nats" if name.startswith("kl_") else name: float(value) for name, value in numbers.items()}

@@ -133,12 +133,21 @@ class Tracker:
 
         A row the store already holds in this form is skipped; one it holds in another form is replaced.
         """
-        files = dict.fromkeys(path.resolve() for path in self._files(row) if path.exists())
-        self._submit(self._deliver, row, list(files))
+        files = list(dict.fromkeys(path.resolve() for path in self._files(row) if path.exists()))
+        self.submit(row.row_id, row_digest(row), lambda store: store.send(row, files))
+
+    def submit(self, key: str, digest: str, send: Callable[[Store], str]) -> None:
+        """Queue one run by its key and a hash of all that it says; returns at once. `send` gives the run's id."""
+        self._submit(self._deliver, key, digest, send)
+
+    @property
+    def folder_id(self) -> str:
+        """Of the results directory, for good and wherever it lies."""
+        return self._study["study"]
 
     def pending(self) -> list[Row]:
         """Rows of the journal that this store has not received in their present form."""
-        return [row for row in self.journal.rows() if self._received.get(row.row_id) != _digest(row)]
+        return [row for row in self.journal.rows() if self._received.get(row.row_id) != row_digest(row)]
 
     def _files(self, row: Row) -> list[Path]:
         """What lies beside a row: its cell's manifest, its recipe, what a task found on each item."""
@@ -152,15 +161,14 @@ class Tracker:
     def _submit(self, work: Callable[..., object], *arguments: Any) -> None:
         self._jobs.append(self._thread.submit(work, *arguments))
 
-    def _deliver(self, row: Row, artifacts: list[Path]) -> None:
-        digest = _digest(row)
-        if self._received.get(row.row_id) == digest:
+    def _deliver(self, key: str, digest: str, send: Callable[[Store], str]) -> None:
+        if self._received.get(key) == digest:
             return
-        run_id = self._attempt(lambda store: store.send(row, artifacts))
+        run_id = self._attempt(send)
         if run_id is not None:
             self.sent += 1
-            self._received[row.row_id], self._finished = digest, False
-            self._append(receipt(self.uri, row, run_id))
+            self._received[key], self._finished = digest, False
+            self._append(receipt(self.uri, key, digest, run_id))
 
     def _finish(self) -> None:
         """Close the parent runs, unless that was done since the store last received a row."""
@@ -203,9 +211,9 @@ class Tracker:
             file.write("\n" + json.dumps(line))  # the newline first: it closes off a line cut short
 
 
-def receipt(uri: str, row: Row, run_id: str) -> dict[str, str]:
-    """The note that a store has received a row in its present form."""
-    return {"uri": masked(uri), "row_id": row.row_id, "digest": _digest(row), "run": run_id}
+def receipt(uri: str, key: str, digest: str, run_id: str) -> dict[str, str]:
+    """The note that a store has received a row, or another run's key, in its present form."""
+    return {"uri": masked(uri), "row_id": key, "digest": digest, "run": run_id}
 
 
 def closing(uri: str) -> dict[str, Any]:
@@ -213,5 +221,6 @@ def closing(uri: str) -> dict[str, Any]:
     return {"uri": masked(uri), "finished": True}
 
 
-def _digest(row: Row) -> str:
+def row_digest(row: Row) -> str:
+    """A hash of all that a row says."""
     return hashlib.sha256(row.model_dump_json().encode()).hexdigest()

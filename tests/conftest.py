@@ -93,8 +93,13 @@ class Recorder:
     def journal(self) -> Journal:
         return Journal(self.out / JOURNAL_NAME)
 
+    folder_id = "recorder"
+
     def record(self, row: Row) -> None:
         assert isinstance(row, Row)
+
+    def submit(self, key: str, digest: str, send: object) -> None:
+        pass
 
     def pending(self) -> list[Path]:
         return []

@@ -29,7 +29,7 @@ from suite.models import TINY_ALIAS
 from suite.results import JOURNAL_NAME, Cost, Journal, Quality, Row, Size
 from suite.runner import Options, run
 from suite.store import SQLITE
-from suite.tracking import NOTES_NAME, Tracker, closing, default_uri, receipt
+from suite.tracking import NOTES_NAME, Tracker, closing, default_uri, receipt, row_digest
 from suite.work import Bench, empty_row
 
 SENT = 50  # rows that go to MLflow in one run
@@ -136,7 +136,7 @@ def study_of(cells: int) -> Study:
     )
     uri = default_uri(out)  # what is noted as received is sent nowhere
     notes = [{"study": "made up", "experiment": recipe.name, "recipe": ""}]
-    notes += [*(receipt(uri, row, "made up") for row in rows), closing(uri)]
+    notes += [*(receipt(uri, row.row_id, row_digest(row), "made up") for row in rows), closing(uri)]
     (study.folder / NOTES_NAME).write_text("\n".join(map(json.dumps, notes)), encoding="utf-8")
     return study
 

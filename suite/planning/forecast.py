@@ -96,9 +96,7 @@ class Forecast:
             times, seconds = 1, Seconds(calibrate=gathering)
         else:
             steps = self._steps(jobs[0], index)
-            times = (
-                steps + 1
-            )  # each step runs the block for the statistics of its own linears; then tokens move on
+            times = steps + 1  # a pass for the statistics of each step's linears, and one to move on
             seconds = Seconds(calibrate=gathering + steps * forward)
         self.forward_tokens += tokens * times
         _share(found, jobs, seconds)

@@ -20,14 +20,14 @@ from suite.demand import Demand, Dimensions, demand_of, dimensions_of
 from suite.environment import GIB, describe
 from suite.executors import device_of
 from suite.files import nearest_existing
-from suite.jobs import Job, groups
+from suite.jobs import Job
 from suite.planning.figures import CellPlan, ModelPlan, Plan, Seconds
 from suite.planning.fit import prices, shapes_in, unfit
 from suite.planning.forecast import Forecast, spread
 from suite.planning.stopwatch import Stopwatch, seconds_per_byte, threads
 from suite.prepare import prepare, subject_of
 from suite.results import JOURNAL_NAME, Journal
-from suite.runner import Options, _walks
+from suite.runner import Options, walks_of
 from suite.scoring import row_id
 from suite.sizes import bits_per_weight
 from suite.speed import at_work, measured
@@ -151,10 +151,7 @@ class _Draft:
         sound = [self.stand.job(key) for key, each in cells.items() if each.to_do]
         references = [Reference(name, key) for key in self.stand.evaluations] if sound else []
         measures = [Measure(name, job.id, tuple(self.missing(job))) for job in sound]
-        together = groups(sound)
-        todo = [[job for job in group if not cells[job.id].finished] for group in together]
-        share = self.workers // max(1, len(together))
-        walks = [walk for group in todo if group for walk in _walks(self.stand, group, share)]
+        walks = [walk for _, own in walks_of(self.stand, sound, self.workers) for walk in own]
         return references, walks, measures
 
 

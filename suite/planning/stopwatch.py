@@ -43,6 +43,9 @@ REPEATED = {"iterations": (2, 4), "sweeps": (0, 1)}
 RUNS = 2
 """Timed runs of what may be short."""
 
+BATCHES = 3
+"""Of a task: lm-eval's own preparations should not show."""
+
 WRITTEN_BYTES = 16 << 20
 MS = 1000.0
 
@@ -200,10 +203,10 @@ class Stopwatch:
         return referring.ms / MS / tokens.numel(), scoring.ms / MS / tokens.numel()
 
     def _items(self, evaluation: OnItems) -> tuple[float, float]:
-        """A batch's worth of items: those of a task that has fewer are all of them."""
+        """Some batches of a task's items, or all that there are."""
         items = evaluation.loaded.items
-        batch = max(1, evaluation.asked.batch_size // len(items[0].requests))
-        few = replace(evaluation, loaded=replace(evaluation.loaded, items=items[:batch]))
+        count = max(1, BATCHES * evaluation.asked.batch_size // len(items[0].requests))
+        few = replace(evaluation, loaded=replace(evaluation.loaded, items=items[:count]))
         scoring = timed(lambda: few.measure(self.subject.model, self.device), self.device, 1)
         each = scoring.ms / MS / sum(request_lengths(few))
         return each, each

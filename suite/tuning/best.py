@@ -43,6 +43,8 @@ class Pair:
     @property
     def note(self) -> str:
         """What the default is set to, and how the sizes differ."""
+        if self.settings[0] == self.settings[1]:
+            return f"What was found best for {self.method} is its default of that size."
         found, default = (each.bits for each in self.candidates)
         size = f"{abs(default - found):.3f} bits a weight {'more' if default > found else 'less'}"
         own = ", ".join(f"{key}={value}" for key, value in self.default.items())

@@ -26,6 +26,12 @@ class Bits(Strict):
     min: float = Field(default=0, ge=0)
     max: float = Field(default=32, gt=0)
 
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
     def excess(self, bits: float) -> float:
         """How far a size is outside; zero or less if it is not."""
         return max(self.min - bits, bits - self.max)
@@ -92,7 +98,11 @@ class TuneRecipe:
 
 def load_tune_recipe(path: Path, overrides: Sequence[str] = ()) -> TuneRecipe:
     """Read, override and validate a recipe with `tune`. Every fault is a ConfigError of one line."""
-    values = read_values(path)
+    return build_tune_recipe(read_values(path), overrides, str(path))
+
+
+def build_tune_recipe(values: dict[str, Any], overrides: Sequence[str], origin: str) -> TuneRecipe:
+    """Override and validate a search's values, in place; a fault is a ConfigError that starts with `origin`."""
     try:
         for override in overrides:
             apply_override(values, override)
@@ -103,9 +113,9 @@ def load_tune_recipe(path: Path, overrides: Sequence[str] = ()) -> TuneRecipe:
         _refuse_several(recipe)
         return TuneRecipe(recipe, _tuning(asked))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {first_error(error)}") from None
+        raise ConfigError(f"{origin}: {first_error(error)}") from None
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{origin}: {error}") from None
 
 
 def _tuning(asked: Any) -> Tuning:

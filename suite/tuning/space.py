@@ -1,6 +1,6 @@
 """Where a search looks: what a recipe says of its methods, and the ranges that their settings state themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,9 +15,9 @@ from pydantic import ValidationError, model_validator
 
 from methods import METHODS
 from methods.settings import Search, Setting, settings_of
-from suite.config import LAYERS_KEY, STATISTICS_KEY
+from suite.config import build_method
 from suite.errors import ConfigError
-from suite.schema import Strict, first_error, nearest
+from suite.schema import Strict, first_error
 from suite.tuning.recipe import TuneRecipe
 
 METHOD = "method"  # the parameter that chooses one of several methods
@@ -110,18 +110,30 @@ def _split(name: str, entry: Mapping[str, Any], *, searches_all: bool) -> tuple[
     fixed: dict[str, Any] = {}
     searched: Distributions = {}
     for key, value in entry.items():
-        where = f"methods.{name}.{key}"
-        if key not in settings and key not in (STATISTICS_KEY, LAYERS_KEY):
-            known = [*settings, STATISTICS_KEY, LAYERS_KEY]
-            raise ConfigError(f"{where} is not a setting.{nearest(str(key), known)} Known: {', '.join(known)}")
         if isinstance(value, list | Mapping):
-            searched[key] = _given(where, value, settings.get(key))
+            searched[key] = _given(f"methods.{name}.{key}", value, settings.get(key))
+            _refuse_alone(name, key, _ends(value))
         else:
             fixed[key] = value
+            _refuse_alone(name, key, [value])
     if searches_all:
         unnamed = [setting for key, setting in settings.items() if key not in entry]
         searched |= {setting.name: _distribution(setting.search) for setting in unnamed if setting.search}
     return fixed, searched
+
+
+def _ends(value: list[Any] | Mapping[str, Any]) -> list[Any]:
+    return value if isinstance(value, list) else [value["low"], value["high"]]
+
+
+def _refuse_alone(name: str, key: str, values: Sequence[Any]) -> None:
+    """ConfigError for a value that the method refuses whatever else is set: it would only shrink the search."""
+    for value in values:
+        try:
+            build_method(name, {key: value})
+        except ConfigError as error:
+            if str(error).startswith(f"methods.{name}.{key}"):
+                raise
 
 
 def _given(where: str, value: Any, setting: Setting | None) -> BaseDistribution:

@@ -2,9 +2,13 @@
 
 import logging
 import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
+from numpy.random import SeedSequence
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -13,9 +17,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from suite.errors import ConfigError
+from suite.errors import ConfigError, EnvironmentProblem
 from suite.tracking import masked
 from suite.tuning.recipe import Tuning
+from suite.tuning.trials import CELLS, QUEUED, RETRY
 
 JOURNAL = "optuna.log"
 HEARTBEAT_SECONDS, GRACE_SECONDS = 30, 120
@@ -24,8 +29,6 @@ REDUCTION = 3
 
 MANY_TRIALS = 200
 """NSGA-II needs generations; below so many trials TPE finds better fronts."""
-
-RETRY = "retry_of"  # a trial's attribute: the number of the one that it repeats
 
 
 def journal_path(folder: Path) -> Path:
@@ -42,38 +45,72 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     """
     if url is None:
         path = journal_path(folder)
+        for left in folder.glob(f"{JOURNAL}.lock*"):  # Optuna would wait half a minute for a process that is gone
+            left.unlink()
         _close_torn_line(path)
         return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since 2.9
-            return RDBStorage(
-                url,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=_repeat,
-            )
+        try:
+            return _database(url)
+        except (StorageInternalError, SQLAlchemyError):
+            return _database(url)  # another process was laying out the tables at the same moment
     except (ImportError, StorageInternalError, SQLAlchemyError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
-            f"--storage {masked(url)}: {masked(first)}; give sqlite:///FILE, postgresql://… with its driver "
+            f"--storage {masked(url)}: {_first_line(error)}; give sqlite:///FILE, postgresql://… with its driver "
             "installed, or leave it out for a file in the results folder"
         ) from None
+
+
+def _database(url: str) -> RDBStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since 2.9
+        return RDBStorage(
+            url,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+            heartbeat_stale_trial_callback=_repeat,
+        )
+
+
+@contextmanager
+def answering(url: str | None) -> Iterator[None]:
+    """EnvironmentProblem when a team's database goes away inside."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise EnvironmentProblem(
+            f"--storage {masked(url or JOURNAL)}: {_first_line(error)}; started again, the search goes "
+            "on where it was"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, below whatever was raised because of it, without passwords."""
+    while error.__cause__ is not None and isinstance(error.__cause__, SQLAlchemyError):
+        error = error.__cause__
+    return masked(str(error).strip().partition("\n")[0]) or type(error).__name__
 
 
 def open_study(storage: BaseStorage, name: str, tuning: Tuning) -> optuna.Study:
     """The study by its name, new or as it was left."""
     logging.getLogger("optuna").setLevel(logging.ERROR)
-    study = optuna.create_study(
+    return optuna.create_study(
         storage=storage,
         study_name=name,
         directions=["minimize"] * len(tuning.objectives),
         load_if_exists=True,
         pruner=pruner_of(tuning),
     )
-    # begun anew with the same seed, a sampler would propose what it did propose
-    study.sampler = sampler_of(tuning, tuning.seed)
-    return study
+
+
+def reseed(study: optuna.Study, tuning: Tuning) -> None:
+    """Let the next proposal depend on the trials so far alone, not on what this process proposed before.
+
+    So a search that was killed goes on as if it had not been. Lost trials do not count: they are tried again.
+    """
+    lost = (TrialState.FAIL, TrialState.WAITING)
+    count = sum(trial.state not in lost for trial in study.get_trials(deepcopy=False))
+    study.sampler = sampler_of(tuning, int(SeedSequence((tuning.seed, count)).generate_state(1)[0]))
 
 
 def sampler_of(tuning: Tuning, seed: int) -> BaseSampler:
@@ -101,12 +138,17 @@ def pruner_of(tuning: Tuning) -> BasePruner:
     return HyperbandPruner(min_resource=1, max_resource=most, reduction_factor=REDUCTION)
 
 
-def queue_again(study: optuna.Study, *, alone: bool) -> None:
-    """Queue what an error stopped and, where nobody else can be at work on the study, what a kill left running."""
+def queue(study: optuna.Study, params: Mapping[str, Any], **attributes: int) -> None:
+    """Have these parameters tried; those of the space that are not among them are left to the sampler."""
+    study.enqueue_trial(dict(params), user_attrs={QUEUED: dict(params), **attributes})
+
+
+def queue_again(study: optuna.Study, ours: Callable[[FrozenTrial], bool]) -> None:
+    """Queue what an error stopped and, of `ours`, what a kill left running: this process is not at it."""
     trials = study.get_trials(deepcopy=False)
     repeated = {trial.user_attrs.get(RETRY) for trial in trials}
     for trial in trials:
-        if alone and trial.state == TrialState.RUNNING:
+        if trial.state == TrialState.RUNNING and ours(trial):
             study.tell(trial.number, state=TrialState.FAIL)
         elif trial.state != TrialState.FAIL:
             continue
@@ -115,8 +157,10 @@ def queue_again(study: optuna.Study, *, alone: bool) -> None:
 
 
 def _repeat(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial's settings once more."""
-    study.enqueue_trial(trial.params, user_attrs={RETRY: trial.number})
+    """Queue a trial's settings once more. Those that were not all chosen yet the sampler proposes again."""
+    params = trial.params if CELLS in trial.user_attrs else trial.user_attrs.get(QUEUED)
+    if params is not None:
+        queue(study, params, **{RETRY: trial.number})
 
 
 def _close_torn_line(path: Path) -> None:

@@ -88,7 +88,7 @@ def test_candidates_begin_with_the_default_and_go_away_from_it():
     ("methods", "target", "message"),
     [
         ({"rtn": {"bits": "match"}}, None, "the recipe says no size to match"),
-        ({"rtn": {"bit": "match"}}, TARGET, "methods.rtn.bit is 'match', but there is no such setting"),
+        ({"rtn": {"bit": "match"}}, TARGET, "methods.rtn.bit is 'match', but the method has no such setting"),
         ({"gptq": {"damping": "match"}}, TARGET, "methods.gptq.damping is 'match', but it has no steps to try"),
         ({"gptq": {"statistics": "match"}}, TARGET, "methods.gptq.statistics is 'match'"),
         ({"rtn": {"bits": 99, "group_size": "match"}}, TARGET, "methods.rtn.bits"),

@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
-from suite import cli
+from suite import cli, runner
 from suite.config import Cell, Recipe, build_method
+from suite.executors import Workers
 from suite.planning import plan as planning
 from suite.planning import stopwatch
 from suite.planning.figures import Seconds
@@ -100,6 +101,16 @@ def test_the_plan_of_a_half_done_run_says_what_is_left(plan_with, run_with, tmp_
     assert (only(found).walks, only(found).forward_tokens) == (1, TOKENS)  # the first block only passes tokens on
     assert only(found).scored_tokens == SCORED  # the dense reference is there
     assert "1 of 3 cells, 1 walks, 1 measurements" in in_words(found)
+
+
+def test_workers_are_shared_out_among_walks_that_are_left(run_with, recipe_values, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "LEAST_BLOCKS", 1)
+    run_with(methods={"rtn": {}})
+    evaluation = [recipe_values["evaluation"], recipe_values["evaluation"] | {"length": 48}]  # RTN lacks rows alone
+    more = {"methods": {"rtn": {}, "nowag-p": {}}, "evaluation": evaluation}
+    recipe = Recipe.model_validate(recipe_values | more)
+    two = Options(tmp_path / "out", offline=True, workers=Workers("local", 2))
+    assert only(plan(recipe, two)).walks == 2  # both workers' share of the one group that is left
 
 
 def test_another_evaluation_needs_no_walk(plan_with, run_with, recipe_values):

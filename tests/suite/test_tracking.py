@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -281,3 +282,17 @@ def test_the_page_command_survives_a_path_with_a_space() -> None:
 
 def test_the_page_of_a_server_is_opened_without_its_credentials() -> None:
     assert page_command(AWAY).endswith("-m webbrowser 'http://***@127.0.0.1:9'")
+
+
+def test_a_file_that_is_gone_by_the_time_it_is_sent_costs_nothing_but_itself(
+    uri: str, runs: Callable[..., list[Run]], make_row: MakeRow, tmp_path: Path
+) -> None:
+    beside_the_journal(tmp_path)
+    gone = threading.Event()
+    with Tracker(tmp_path, uri, experiment=tmp_path.name) as tracker:
+        tracker.submit("first", "", lambda store: str(gone.wait()))
+        tracker.record(make_row("a"))
+        (tmp_path / "items/a.jsonl").unlink()
+        gone.set()
+        tracker.record(make_row("b"))
+    assert tracker.sent == 3 and len(runs()) == 2

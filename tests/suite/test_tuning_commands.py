@@ -1,6 +1,6 @@
 """`tune` as a user meets it, and its trials in MLflow."""
 
-import logging
+from datetime import UTC, datetime
 
 import pytest
 import yaml
@@ -8,10 +8,13 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from suite import cli, runner
+from suite.config import Recipe
 from suite.errors import ConfigError
-from suite.tuning import search, tracked
-from suite.tuning.tracked import track_trials
+from suite.tracking import Tracker
+from suite.tuning import search
+from suite.tuning.tracked import track_trial
 
+ENDED = datetime.fromtimestamp(1_000_000_000, UTC)
 RECORD = {
     "trial": 3,
     "state": "stopped",
@@ -22,6 +25,7 @@ RECORD = {
     "predicted_bits": 2.1,
     "rung.proxy": 0.05,
     "kl": None,
+    "seconds": 2.5,
     "cells": "ab",
 }
 
@@ -34,7 +38,6 @@ def test_tune_ends_with_the_verdict_on_unseen_text_the_page_and_the_dashboards_c
     no_tracking, monkeypatch, recipe_values, calibration_text, tmp_path
 ):
     monkeypatch.setattr(search, "Tracker", runner.Tracker)
-    monkeypatch.setattr(tracked, "track_trials", lambda *_: 0)
     confirm = {"source": str(calibration_text), "windows": 6, "length": 40}
     tuning = {"trials": 5, "rungs": {"blocks": 1, "windows": []}, "confirm": confirm, "unnamed": "default"}
     methods = {"nowag-vq": {"bits": 1, "dim": [2, 4], "iterations": [0, 1]}}
@@ -60,23 +63,36 @@ def test_a_recipe_that_is_no_search_is_refused(recipe_values, tmp_path):
     assert isinstance(result.exception, ConfigError) and "has no key tune" in str(result.exception)
 
 
-def test_each_trial_is_a_run_below_the_searchs_and_sent_once(tmp_path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    never = RECORD | {"trial": 4, "state": "unusable"}
-    assert [track_trials([RECORD, never], "s-1", "tiny", uri) for _ in range(2)] == [1, 0]
-    client = MlflowClient(uri)
+@pytest.fixture
+def send(tmp_path, recipe_values):
+    """A function that tracks trials in one folder, as a search does -> MLflow's client and the recipe."""
+    recipe = Recipe.model_validate(recipe_values)
+
+    def made(*records, uri=f"sqlite:///{tmp_path / 'mlflow.db'}"):
+        with Tracker(tmp_path / "out", uri, experiment="tiny") as tracker:
+            for record in records:
+                track_trial(tracker, recipe, "s-1", record, ENDED)
+        return tracker
+
+    return made
+
+
+def test_each_trial_is_a_run_below_the_recipes_and_sent_once(send, tmp_path, recipe_values):
+    assert [send(RECORD).sent for _ in range(2)] == [1, 0]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
-    [parent] = [run for run in runs if not run.data.tags["trial"]]
+    [parent] = [run for run in runs if "recipe_sha256" in run.data.tags]
     [child] = [run for run in runs if run is not parent]
+    assert parent.data.tags["recipe_sha256"] == Recipe.model_validate(recipe_values).sha256
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id and parent.info.status == "FINISHED"
-    assert child.data.metrics == {"rung.proxy": 0.05, "predicted_bits": 2.1}
+    assert child.data.metrics == {"rung.proxy": 0.05, "predicted_bits": 2.1, "seconds": 2.5}
     assert child.data.params["settings.dim"] == "4" and child.data.tags["state"] == "stopped"
+    assert (child.info.start_time, child.info.end_time) == (1_000_000_000_000 - 2500, 1_000_000_000_000)
 
 
-def test_a_store_that_is_away_costs_a_warning(caplog):
-    with caplog.at_level(logging.WARNING):
-        assert track_trials([RECORD], "s-1", "tiny", "http://user:secret@127.0.0.1:9") == 0
-    assert "trials are not there yet" in caplog.text and "secret" not in caplog.text
+def test_trials_that_met_a_store_that_was_away_are_sent_when_the_search_goes_on(send):
+    assert send(RECORD, uri="http://user:secret@127.0.0.1:9").sent == 0
+    assert send(RECORD, RECORD | {"trial": 4}).sent == 2
 
 
 @pytest.mark.parametrize("option", ["--trials", "--storage", "--set"])

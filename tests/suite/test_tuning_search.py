@@ -1,29 +1,32 @@
 """A search end to end on a tiny model: what trials are worth, what stops them, and what survives a kill."""
 
 import json
+import re
+import time
 
 import optuna
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from suite import runner
+from suite import progress, runner
 from suite.checkpoint import load_cell
 from suite.config import Recipe
+from suite.errors import ConfigError
 from suite.ledger import draw
 from suite.models import load_model
 from suite.recipe_file import load_recipe
 from suite.results import JOURNAL_NAME, Journal
 from suite.runner import Options as RunOptions
 from suite.runner import run
-from suite.tuning import ladder, search
+from suite.tuning import ladder, loop, search
 from suite.tuning.best import pairs, write_best
 from suite.tuning.ladder import PROXY
 from suite.tuning.recipe import load_tune_recipe
 from suite.tuning.record import importances, records
 from suite.tuning.search import Options
 from suite.tuning.storage import journal_path, open_storage
-from suite.tuning.trials import BITS, CELLS, RUNGS, best_trials, measured_trials, state_of
+from suite.tuning.trials import BITS, CELLS, FOLDER, RETRY, RUNGS, best_trials, measured_trials, state_of
 
 METHOD = {"bits": 1, "dim": [2, 4], "iterations": {"low": 1, "high": 6}, "init": ["nowag", "kmeans++"]}
 
@@ -141,15 +144,15 @@ def test_what_cannot_be_used_is_never_compressed_and_does_not_count(tuned, monke
 
 
 def test_a_search_ends_when_all_was_tried_and_tries_nothing_twice(tuned, monkeypatch):
-    monkeypatch.setattr(search, "MOST_REPEATED", 5)
+    monkeypatch.setattr(loop, "MOST_REPEATED", 5)
     searched = tuned({"nowag-vq": {"bits": 1, "dim": [2, 4], "iterations": 1}}, trials=4)
     states = [state_of(trial) for trial in searched.study.trials]
     assert states.count("repeated") >= 5 and len(measured_trials(searched.study)) == 2
 
 
 def test_a_search_that_finds_nothing_to_try_says_why(tuned, monkeypatch):
-    monkeypatch.setattr(search, "MOST_UNUSABLE", 5)
-    with pytest.raises(search.ConfigError, match="5 proposals in a row cannot be used; the last: .* are allowed"):
+    monkeypatch.setattr(loop, "MOST_UNUSABLE", 5)
+    with pytest.raises(ConfigError, match="5 proposals in a row cannot be used; the last: .* are allowed"):
         tuned(bits={"max": 0.5})
 
 
@@ -174,6 +177,7 @@ def test_a_trial_that_a_kill_left_running_is_tried_again(tuned, asked, tmp_path)
     searched = tuned(trials=1)
     lost = searched.study.ask()
     searched.space.draw(lost)
+    lost.set_user_attr(CELLS, ["abc"])
     again = tuned(trials=2)
     [repeated] = [trial for trial in again.study.trials if trial.user_attrs.get("retry_of") == lost.number]
     assert repeated.params == lost.params and repeated.state.is_finished()
@@ -187,11 +191,94 @@ def test_a_journal_that_a_kill_cut_short_can_be_read_again(tuned):
     assert len(measured_trials(tuned(trials=3).study)) == 3
 
 
-def test_going_on_does_not_repeat_the_proposals_of_the_beginning(tuned):
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_search_in_two_parts_tries_what_it_tries_in_one(tuned, asked, tmp_path, sampler):
     wide = {"nowag-vq": METHOD | {"iterations": {"low": 1, "high": 60}}}
-    first = [trial.params for trial in measured_trials(tuned(wide, trials=3, sampler="random").study)]
-    later = [trial.params for trial in measured_trials(tuned(wide, trials=6, sampler="random").study)]
-    assert later[:3] == first and not any(params in first for params in later[3:])
+    for trials in (2, 4):
+        parts = tuned(wide, trials=trials, sampler=sampler)
+    whole = search.search(asked(wide, trials=4, sampler=sampler), Options(tmp_path / "whole", offline=True))
+    assert [each.params for each in parts.study.trials] == [each.params for each in whole.study.trials]
+
+
+def test_a_trial_that_was_lost_before_its_settings_were_chosen_is_proposed_again(tuned):
+    wide = {"nowag-vq": METHOD | {"iterations": {"low": 1, "high": 60}}}
+    searched = tuned(wide, trials=1)
+    lost = searched.study.ask()  # killed before it drew anything
+    again = tuned(wide, trials=2)
+    assert not any(RETRY in trial.user_attrs for trial in again.study.trials)
+    assert [trial.state.name for trial in again.study.trials][lost.number] == "FAIL"
+    assert measured_trials(again.study)[1].params.keys() == measured_trials(again.study)[0].params.keys()
+
+
+def test_a_lock_that_a_kill_left_does_not_hold_up_the_next_search(tuned):
+    searched = tuned(trials=1)
+    lock = journal_path(searched.folder).with_name("optuna.log.lock")
+    lock.touch()
+    start = time.monotonic()
+    tuned(trials=2)
+    assert time.monotonic() - start < 15 and not lock.exists()  # Optuna would take it away after 30 s
+
+
+def test_weights_that_a_kill_left_of_a_trial_that_was_over_go_at_the_next_start(tuned):
+    searched = tuned(trials=4)
+    best = set(best_trials(searched.study)[0].user_attrs[CELLS])
+    cells = {cell for each in measured_trials(searched.study) for cell in each.user_attrs[CELLS]}
+    left = min(cells - best)
+    shard = searched.folder / "cells" / left / "block_000.safetensors"
+    shard.parent.mkdir(exist_ok=True)
+    shard.touch()
+    tuned(trials=4)
+    assert not shard.exists()
+
+
+@pytest.fixture
+def team(asked, tmp_path):
+    """A function that searches in a folder of its own, with one database for all."""
+    url = f"sqlite:///{tmp_path / 'team.db'}"
+    return lambda out, trials, methods=None: search.search(
+        asked(methods, trials=trials), Options(tmp_path / out, offline=True, storage=url)
+    )
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """A function that begins a trial of the team's study as a process would that is killed then."""
+    return lambda: optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'team.db'}").ask()
+
+
+def test_only_the_folder_that_a_trial_ran_in_takes_it_for_lost(team, ask, monkeypatch):
+    monkeypatch.setattr(runner.Tracker, "folder_id", property(lambda self: self.out.parent.name), raising=False)
+    searched, lost = team("one", 1), ask()
+    lost.set_user_attr(FOLDER, "one")
+    searched.space.draw(lost)
+    lost.set_user_attr(CELLS, ["abc"])
+    assert team("two", 2).study.trials[lost.number].state.name == "RUNNING"
+    again = team("one", 3).study
+    assert again.trials[lost.number].state.name == "FAIL"
+    assert [each.params for each in again.trials if each.user_attrs.get(RETRY) == lost.number] == [lost.params]
+
+
+def test_a_trial_that_others_took_for_dead_does_not_end_the_search(team, monkeypatch):
+    climb, taken = ladder.Ladder.climb, []
+
+    def silent(self, cells):
+        if not taken:
+            study = optuna.load_study(study_name=None, storage=f"sqlite:///{self.bench.folder.parents[1]}/team.db")
+            taken.append(study.tell(study.trials[-1].number, state=optuna.trial.TrialState.FAIL))
+        return climb(self, cells)
+
+    monkeypatch.setattr(ladder.Ladder, "climb", silent)
+    states = [trial.state.name for trial in team("one", 2).study.trials]
+    assert states.count("FAIL") == 1 and states.count("COMPLETE") + states.count("PRUNED") == 2
+
+
+def test_what_another_process_is_at_is_not_tried_as_well(tuned, team, ask, monkeypatch):
+    monkeypatch.setattr(loop, "MOST_REPEATED", 5)
+    two = {"nowag-vq": {"bits": 1, "dim": [2, 4], "iterations": 1}}
+    cells = [trial.user_attrs[CELLS] for trial in measured_trials(tuned(two, trials=2).study)]
+    team("one", 1, two)
+    ask().set_user_attr(CELLS, cells[1])
+    assert [trial.user_attrs[CELLS] for trial in measured_trials(team("two", 2, two).study)] == cells[:1]
 
 
 def test_a_search_of_other_settings_is_another_study_that_measures_nothing_twice(tuned, monkeypatch):
@@ -203,6 +290,17 @@ def test_a_search_of_other_settings_is_another_study_that_measures_nothing_twice
     assert before.items() <= after.items()
     names = optuna.get_all_study_names(open_storage(second.folder, None))
     assert set(names) == {first.study.study_name, second.study.study_name}
+
+
+def test_a_trial_is_two_lines_and_its_walks_are_none(tuned, caplog, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    with caplog.at_level("INFO", logger="suite"):
+        searched = tuned(trials=2)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in lines if not line.startswith("statistics")] == [
+        f"trial {trial.number}" for trial in measured_trials(searched.study) for _ in range(2)
+    ]
+    assert re.fullmatch(r"trial 0: proxy .*, 3 windows .*; best so far; .* s; 1 of 2, about .* left", lines[-3])
 
 
 def test_the_front_is_what_no_trial_beats_in_both_and_keeps_its_weights(tuned):
@@ -246,7 +344,7 @@ def test_a_database_takes_the_place_of_the_file(asked, tmp_path):
 
 
 def test_a_database_that_does_not_answer_is_one_line_without_its_password(tmp_path):
-    with pytest.raises(search.ConfigError, match=r"--storage nonsense://\*\*\*@host") as error:
+    with pytest.raises(ConfigError, match=r"--storage nonsense://\*\*\*@host") as error:
         open_storage(tmp_path, "nonsense://user:secret@host/db")
     assert "secret" not in str(error.value)
 
@@ -254,11 +352,11 @@ def test_a_database_that_does_not_answer_is_one_line_without_its_password(tmp_pa
 def test_confirming_on_text_that_the_search_sees_is_refused(asked, tmp_path, evaluation_text):
     one = asked(confirm={"source": str(evaluation_text), "windows": 2, "length": 40})
     strict = type(one)(one.recipe.model_copy(update={"allow_overlap": False}), one.tuning)
-    with pytest.raises(search.ConfigError, match="tune.confirm on .*: the search sees its text"):
+    with pytest.raises(ConfigError, match="tune.confirm on .*: the search sees its text"):
         search.search(strict, Options(tmp_path / "out", offline=True))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_rung_of_more_windows_than_there_are_is_refused(tuned):
-    with pytest.raises(search.ConfigError, match="tune.rungs.windows has 3, but the evaluation is of 3 windows"):
+    with pytest.raises(ConfigError, match="tune.rungs.windows has 3, but the evaluation is of 3 windows"):
         tuned(rungs={"windows": 3})

@@ -45,6 +45,7 @@ def drawn(space, seed=0):
         ({"objectives": ["stored_bits"]}, "first kl or perplexity"),
         ({"rungs": {"windows": [4, 2]}}, "each larger than the last"),
         ({"confirm": []}, "tune.confirm"),
+        ({"bits": {"min": 5, "max": 4}}, "tune.bits: min 5 is above max 4"),
     ],
 )
 def test_a_fault_in_tune_is_one_line_that_names_the_key(load, changes, line):
@@ -76,6 +77,10 @@ def test_a_search_takes_one_model(tune_values, write_recipe):
         ({"iterations": {"low": 1.5, "high": 2}}, "is a whole number"),
         ({"init": {"low": 1, "high": 2}}, "is no number"),
         ({"bits": 1}, "nothing to search"),
+        ({"init": ["nowag", "kmean"]}, r"methods.nowag-vq.init: .*'kmean'"),
+        ({"dim": 4, "bits": "two"}, "methods.nowag-vq.bits: .*'two'"),
+        ({"damping": {"low": -1, "high": 1}}, "methods.nowag-vq.damping: .*-1"),
+        ({"statistics": ["dense", "sequentiall"]}, "methods.nowag-vq.statistics is 'sequentiall'"),
     ],
 )
 def test_a_fault_in_a_methods_space_is_one_line(load, settings, line):
