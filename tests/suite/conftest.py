@@ -24,6 +24,8 @@ from suite.runner import Options, Outcome, run
 
 WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
 
+SEARCHED = {"bits": 1, "dim": [2, 4], "iterations": {"low": 1, "high": 6}, "init": ["nowag", "kmeans++"]}
+
 
 def prose(sentences: int, seed: int) -> str:
     """Sentences of random words, the same for a seed."""
@@ -115,6 +117,45 @@ def run_with(recipe_values: dict[str, Any], tmp_path: Path) -> Callable[..., Out
         return run(Recipe.model_validate(recipe_values | changes), Options(tmp_path / "out", offline=True))
 
     return run_it
+
+
+@pytest.fixture
+def untracked_search(no_tracking: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow has its own tests; elsewhere a search need not lay out a database."""
+    from suite import runner
+    from suite.tuning import search
+
+    monkeypatch.setattr(search, "Tracker", runner.Tracker)
+
+
+@pytest.fixture
+def asked(
+    recipe_values: dict[str, Any], calibration_text: Path, write_recipe: Callable[..., Path]
+) -> Callable[..., Any]:
+    """A function that makes the tiny search, or one of other methods, with keys of `tune`."""
+    from suite.tuning.recipe import load_tune_recipe
+
+    def make(methods: dict[str, Any] | None = None, **tuning: Any) -> Any:
+        confirm = {"source": str(calibration_text), "windows": 2, "length": 40}
+        usual = {"trials": 4, "rungs": {"blocks": 2, "windows": 1}, "confirm": confirm, "unnamed": "default"}
+        keys = {"methods": methods or {"nowag-vq": SEARCHED}, "tune": usual | tuning, "allow_overlap": True}
+        return load_tune_recipe(write_recipe(recipe_values | keys))
+
+    return make
+
+
+@pytest.fixture
+def tuned(asked: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """A function that runs such a search, in one folder."""
+    from suite.tuning.search import Options, search
+
+    return lambda methods=None, **tuning: search(asked(methods, **tuning), Options(tmp_path / "out", offline=True))
+
+
+@pytest.fixture
+def searched_settings() -> dict[str, Any]:
+    """What the tiny search searches of NoWag-VQ."""
+    return dict(SEARCHED)
 
 
 class Mortal:

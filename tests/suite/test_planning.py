@@ -106,11 +106,11 @@ def test_the_plan_of_a_half_done_run_says_what_is_left(plan_with, run_with, tmp_
 def test_workers_are_shared_out_among_walks_that_are_left(run_with, recipe_values, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "LEAST_BLOCKS", 1)
     run_with(methods={"rtn": {}})
-    evaluation = [recipe_values["evaluation"], recipe_values["evaluation"] | {"length": 48}]  # RTN lacks rows alone
-    more = {"methods": {"rtn": {}, "nowag-p": {}}, "evaluation": evaluation}
+    usual = recipe_values["evaluation"]
+    more = {"methods": {"rtn": {}, "nowag-p": {}}, "evaluation": [usual, usual | {"length": 48}]}
     recipe = Recipe.model_validate(recipe_values | more)
     two = Options(tmp_path / "out", offline=True, workers=Workers("local", 2))
-    assert only(plan(recipe, two)).walks == 2  # both workers' share of the one group that is left
+    assert only(plan(recipe, two)).walks == 2  # RTN lacks rows alone
 
 
 def test_another_evaluation_needs_no_walk(plan_with, run_with, recipe_values):
