@@ -28,6 +28,9 @@ FLOAT = 4  # bytes of the float32 in which everything is computed
 PROCESS_BYTES = 1100 << 20
 """A process that has imported everything and holds texts and tokenizers."""
 
+CUDA_HOST_BYTES, CUDA_BYTES = 2 << 30, 1 << 29
+"""What CUDA's libraries take on the host, and work space on the device."""
+
 WEIGHT_COPIES, GRAM_COPIES = 6, 6
 """Of its input, what a method holds at its peak: of the weight, and of H where it needs that."""
 
@@ -120,7 +123,9 @@ def demand_of(work: Work, stand: Stand) -> Demand:
         device = _scoring(model, evaluation) + model.model_bytes * (not on_cpu)
     else:
         raise TypeError(f"{work.label} is a {type(work).__name__}, whose demand nobody knows")
-    return Demand(host + device, 0, disk) if on_cpu else Demand(host, device, disk)
+    if on_cpu:
+        return Demand(host + device, 0, disk)
+    return Demand(host + CUDA_HOST_BYTES, device + CUDA_BYTES, disk)
 
 
 def _walking(model: Dimensions, stand: Stand, jobs: Sequence[Job], on_cpu: bool) -> tuple[int, int]:

@@ -58,8 +58,8 @@ def test_a_walk_on_a_device_takes_one_block_the_hidden_states_and_the_method(sta
     hidden = 4 * 32 * WIDTH * 4  # all four sequences, and as much again: they are one batch
     grams = 4 * (3 * WIDTH**2 + 64**2)  # inputs of qkv, o, gate and up, down
     at_work = 4 * LINEARS + 4 * (demand.WEIGHT_COPIES * 64 * WIDTH + demand.GRAM_COPIES * 64**2)
-    assert found.device_bytes == 2 * hidden + 4 * BLOCK + grams + at_work
-    assert found.host_bytes == PROCESS_BYTES + MODEL
+    assert found.device_bytes == 2 * hidden + 4 * BLOCK + grams + at_work + demand.CUDA_BYTES
+    assert found.host_bytes == PROCESS_BYTES + demand.CUDA_HOST_BYTES + MODEL
 
 
 def test_hidden_states_that_find_no_room_on_the_device_wait_on_the_host(stand_of, monkeypatch):
@@ -77,7 +77,8 @@ def test_on_a_cpu_all_is_on_the_host_and_the_model_there_once(stand_of):
     walk = walk_of(on_cpu, "wanda")
     here, there = demand_of(walk, on_cpu), demand_of(walk, apart)
     assert here.device_bytes == 0
-    assert here.host_bytes == there.host_bytes + there.device_bytes - 4 * BLOCK
+    cuda = demand.CUDA_HOST_BYTES + demand.CUDA_BYTES
+    assert here.host_bytes == there.host_bytes + there.device_bytes - 4 * BLOCK - cuda
 
 
 def test_a_measurement_takes_the_cell_beside_the_dense_model_and_two_windows_of_logits(stand_of):
