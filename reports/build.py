@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports.comparisons import comparisons
 from reports.coverage import coverages
 from reports.figures import pareto
 from reports.load import frame
+from reports.pages import page
 from reports.published import published_frame
 from reports.reproductions import reproductions
 from reports.tables import Table
@@ -75,14 +75,8 @@ class Report:
         return f"# {self._title}\n\n" + "\n\n".join(part.rstrip() for parts in sections for part in parts) + "\n"
 
     def _page(self) -> str:
-        environment = Environment(
-            loader=PackageLoader("reports"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        return environment.get_template("report.html").render(
+        return page(
+            "report.html",
             title=self._title,
             sections=[_section(table) | _with_figure(table) for table in self.tables],
             reproductions=[_section(table) for table in self.reproductions],

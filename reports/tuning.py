@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from reports.compare import Verdict, compare
 from reports.figures import INK, MARKERS, PALETTE, STYLE, svg
+from reports.pages import page
 from suite.files import write_atomically
 from suite.results import Row
 
@@ -112,13 +112,6 @@ class SearchReport:
         return drawn | {f"importance-{name}": _importance(each) for name, each in self.importances.items()}
 
     def _page(self, figures: Mapping[str, str]) -> str:
-        environment = Environment(
-            loader=PackageLoader("reports"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         finished = [each for each in self.trials if each["state"] == FINISHED]
         best = sorted(finished, key=lambda each: float(each[self.objective]))[:SHOWN]
         lines = [
@@ -131,7 +124,8 @@ class SearchReport:
             )
             for each in best
         ]
-        return environment.get_template("search.html").render(
+        return page(
+            "search.html",
             title=self.name,
             summary=self.summary,
             found=self._found,
