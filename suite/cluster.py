@@ -63,9 +63,8 @@ def connect(address: str | None) -> bool:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             name = f"--address {address}: no Ray cluster answers there" if address else "Ray does not start here"
             raise EnvironmentProblem(f"{name} ({_short(error)})") from None
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # Ray's own answer to SIGTERM is a dump of memory
+        # Ray's own answer to SIGTERM is a dump of memory
+        if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     return bool(ray.cluster_resources().get("GPU", 0))
 

@@ -101,7 +101,7 @@ def walk(subject: Subject, jobs: Sequence[Job], fed: Fed, device: torch.device) 
     counted = Counted(**budget.counted()) if budget else Counted()
     names = jobs[0].cell.label if len(jobs) == 1 else f"{len(jobs)} cells"
     # without hidden states to bring forward, blocks that have their shards need not be visited
-    visited = range(wanted[-1] + 1) if batches and wanted else wanted
+    visited = range(wanted[-1] + 1) if batches else wanted
     for index in track(visited, f"walk, {names}"):
         with _on(blocks[index].module, device):
             step = Step(blocks[index], index, batches, counted, fed.statistics)
@@ -188,10 +188,12 @@ def _do_in_sequence(subject: Subject, step: Step, job: Job) -> None:
 
 def _steps(step: Step, job: Job) -> list[list[str]]:
     """The linears whose statistics are taken at one time: all, or in `true-sequential` those of one input."""
-    own = job.covered(step.block, linears(step.block))
-    if job.cell.mode != "true-sequential" or not own:
-        return [list(own)] if own else []
-    first = observe(step.block, step.index, step.batches[:1], Statistic.DIAGONAL, only=list(own))
+    own = list(job.covered(step.block, linears(step.block)))
+    if not own:
+        return []
+    if job.cell.mode != "true-sequential":
+        return [own]
+    first = observe(step.block, step.index, step.batches[:1], Statistic.DIAGONAL, only=own)
     return by_input(first)
 
 
