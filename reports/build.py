@@ -1,6 +1,5 @@
-"""The report: rows in, one page, one Markdown file and one CSV out."""
+"""The report: what rows and their runs hold, as one page, tables, figures and data files."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,14 @@ from markupsafe import Markup
 
 from reports.comparisons import comparisons
 from reports.coverage import coverages
-from reports.figures import pareto
+from reports.figures import front
 from reports.load import frame
-from reports.pages import page
+from reports.material import Material
 from reports.published import published_frame
 from reports.reproductions import reproductions
 from reports.tables import Table
 from reports.text import render_markdown, render_text
+from reports.wording import Wording
 from suite.files import write_atomically
 from suite.results import Row
 
@@ -27,26 +27,24 @@ IDENTITY = (
 
 
 class Report:
-    """Every table of some rows, worked out once, for the terminal and for files. ValueError without rows."""
+    """Every table and figure of some rows, for the terminal and for files. ValueError without rows."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        if not rows:
+    def __init__(self, material: Material, wording: Wording | None = None) -> None:
+        if not material.rows:
             raise ValueError("a report needs at least one row, got none")
-        self.rows = rows
-        self.tables = comparisons(rows)
-        self.reproductions = reproductions(rows)
-        self.coverages = coverages(rows)
+        self.material, self.rows, self.wording = material, material.rows, wording or Wording()
+        self.tables = comparisons(self.rows)
+        self.reproductions = reproductions(self.rows)
+        self.coverages = coverages(self.rows)
 
     def text(self, width: int | None = None) -> str:
         """The tables for a terminal of `width` columns, None for this one's, and the notes on their models.
 
         Coverage is a sentence for each model, or its table where something is out of order.
         """
-        shown = [*self.tables, *self.reproductions]
-        tables = [f"{table.caption}\n{render_text(table, width)}" for table in shown]
+        tables = [self._shown(table, width) for table in (*self.tables, *self.reproductions)]
         covered = [
-            each.sentence + "\n" if each.sentence else f"{each.table.caption}\n{render_text(each.table, width)}"
-            for each in self.coverages
+            each.sentence + "\n" if each.sentence else self._shown(each.table, width) for each in self.coverages
         ]
         notes = dict.fromkeys(f"{row.model}: {row.model_note}\n" for row in self.rows if row.model_note)
         return "\n".join([*tables, *covered, *notes])
@@ -54,7 +52,7 @@ class Report:
     def write(self, to: Path) -> Path:
         """Write report.html, report.md and rows.csv into the directory `to` -> the page's path.
 
-        The page is one file without scripts or links to elsewhere. Rows that reproduce a published table are in
+        The page is one file without links to elsewhere. Rows that reproduce a published table are in
         published.csv, too, beside its figures.
         """
         write_atomically(to / "rows.csv", frame(self.rows).to_csv(index=False).encode())
@@ -64,25 +62,36 @@ class Report:
         write_atomically(to / "report.html", self._page().encode())
         return to / "report.html"
 
+    def _shown(self, table: Table, width: int | None) -> str:
+        return f"{self.wording.caption(table.caption)}\n{render_text(table, width)}"
+
     @property
     def _title(self) -> str:
         return ", ".join(dict.fromkeys(row.recipe for row in self.rows))
 
     def _markdown(self) -> str:
-        sections = [[table.caption, render_markdown(table), *table.model_notes] for table in self.tables]
+        say = self.wording.caption
+        sections = [[say(table.caption), render_markdown(table), *table.model_notes] for table in self.tables]
         others = [*self.reproductions, *(each.table for each in self.coverages)]
-        sections += [[table.caption, render_markdown(table)] for table in others]
+        sections += [[say(table.caption), render_markdown(table)] for table in others]
         return f"# {self._title}\n\n" + "\n\n".join(part.rstrip() for parts in sections for part in parts) + "\n"
 
     def _page(self) -> str:
-        return page(
+        return self.wording.render(
             "report.html",
             title=self._title,
-            sections=[_section(table) | _with_figure(table) for table in self.tables],
-            reproductions=[_section(table) for table in self.reproductions],
-            coverages=[_section(each.table) | {"sentence": each.sentence} for each in self.coverages],
+            sections=[self._section(table) | {"model_notes": table.model_notes} for table in self.tables],
+            figures=[
+                {"caption": self.wording.caption(each.caption), "svg": Markup(each.svg())}
+                for each in front.drawings(self.material)
+            ],
+            reproductions=[self._section(table) for table in self.reproductions],
+            coverages=[self._section(each.table) | {"sentence": each.sentence} for each in self.coverages],
             rows=[_details(row) for row in self.rows],
         )
+
+    def _section(self, table: Table) -> dict[str, Any]:
+        return _section(table) | {"caption": self.wording.caption(table.caption)}
 
 
 def _section(table: Table) -> dict[str, Any]:
@@ -95,7 +104,6 @@ def _section(table: Table) -> dict[str, Any]:
         table.labels.to_numpy().tolist(), table.names, zip(*columns, strict=True), table.reasons, strict=True
     )
     return {
-        "caption": table.caption,
         "labels": list(table.labels),
         "numbers": table.headers,
         "lines": [
@@ -104,11 +112,6 @@ def _section(table: Table) -> dict[str, Any]:
         ],
         "notes": table.below("Bold:"),
     }
-
-
-def _with_figure(table: Table) -> dict[str, Any]:
-    """What stands below a comparison alone; matplotlib has escaped the figure's text."""
-    return {"model_notes": table.model_notes, "figure": Markup(pareto(table) or "")}
 
 
 def _details(row: Row) -> dict[str, Any]:

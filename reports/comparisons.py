@@ -10,8 +10,11 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
 from reports.compare import Metric
-from reports.entries import entries, grouped, weights
+from reports.entries import entries, grouped
+from reports.facts import evaluation, facts
 from reports.tables import Column, Table, Values, tabulate
+from reports.wording import Caption
+from suite.files import file_name
 from suite.results import Row, TaskScore
 
 BITS, KL = "stored bits/weight", "KL nats/token"  # the figure's axes, too
@@ -82,8 +85,7 @@ def _perplexity(rows: Sequence[Row]) -> Table:
         Column("seconds", _of("cost", "seconds"), 1),
         Column(memory[0], _of("cost", memory[1])),
     ]
-    evaluation = f"Evaluation: {rows[0].protocol} (protocol {rows[0].protocol_id[:8]})."
-    return tabulate(_caption(rows, evaluation), entries(rows), columns)
+    return _comparison(rows, rows[0].protocol_name, evaluation(rows[0]), columns)
 
 
 def _zero_shot(rows: Sequence[Row], scores: Mapping[str, TaskScore]) -> Table:
@@ -96,12 +98,12 @@ def _zero_shot(rows: Sequence[Row], scores: Mapping[str, TaskScore]) -> Table:
         columns += [_task_column(protocol, score, metric) for metric in shown]
     if len(tasks) > 1 and all("acc" in score.metrics for score in tasks.values()):
         columns.append(_mean_accuracy(len(tasks)))
-    return tabulate(_caption(rows, _tasks_in_words(tasks)), entries(rows), columns)
+    return _comparison(rows, "zero-shot", _tasks_in_words(tasks), columns)
 
 
 def _without_numbers(rows: Sequence[Row]) -> Table:
     """The table of a task that no entry has a score on: it says why."""
-    return tabulate(_caption(rows, f"Zero-shot: {rows[0].protocol}."), entries(rows), [])
+    return _comparison(rows, "zero-shot", f"Zero-shot: {rows[0].protocol}.", [])
 
 
 def _task_column(protocol_id: str, score: TaskScore, metric: str) -> Column:
@@ -178,11 +180,7 @@ def _tasks_in_words(tasks: Mapping[str, TaskScore]) -> str:
     return f"Zero-shot: {first.harness}, batch of {first.batch_size}, {count}: {', '.join(each)}."
 
 
-def _caption(rows: Sequence[Row], evaluation: str) -> str:
-    """Model, evaluation, budget, machine and date of the rows of one table."""
-    budget = ", ".join(dict.fromkeys(row.calibration for row in rows if row.calibration)) or "none"
-    machines = "; ".join(dict.fromkeys(name for row in rows if (name := row.environment.get("machine"))))
-    return (
-        f"{weights(rows[0])}. {evaluation} Calibration: {budget}. "
-        f"Machine: {machines or 'not recorded'}. {max(row.created for row in rows)[:10]}."
-    )
+def _comparison(rows: Sequence[Row], of: str, how: str, columns: Sequence[Column]) -> Table:
+    """The table of these rows' entries; `of` is what was measured, in a word, and `how` the same in a sentence."""
+    caption = Caption("comparison", facts(rows) | {"evaluation": how})
+    return tabulate(file_name(f"comparison-{rows[0].model}-{of}"), caption, entries(rows), columns)

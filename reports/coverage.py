@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reports.entries import entries, grouped, weights
+from reports.entries import entries, grouped
+from reports.facts import facts
 from reports.tables import Column, Table, Values, tabulate
+from reports.wording import Caption
+from suite.files import file_name
 from suite.results import DENSE, Row
 
 TROUBLE = ("void", "failed")
@@ -38,9 +41,8 @@ def _table(rows: Sequence[Row]) -> Table:
         Column("layers with raised damping", _worst(max, lambda row: _raised(row, "layers")), 0),
         Column(MOST, _worst(max, lambda row: _raised(row, "max")), 0),
     ]
-    seeds = ", of several seeds the worst" if any(entry.seeds() > 1 for entry in lines) else ""
-    caption = f"{weights(rows[0])}. What its cells compress{seeds}."
-    table = tabulate(caption, lines, columns)
+    name = file_name(f"coverage-{rows[0].model}")
+    table = tabulate(name, Caption("coverage", facts(rows)), lines, columns)
     undamped = any(entry.ok and none for entry, none in zip(lines, table.numbers[MOST].isna(), strict=True))
     return replace(table, notes=(*table.notes, UNDAMPED)) if undamped else table
 

@@ -4,9 +4,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from reports.entries import grouped, weights
+from reports.entries import grouped
+from reports.facts import facts
 from reports.published import PERPLEXITY, STORED, Beside, besides
 from reports.tables import Column, Table, tabulate
+from reports.wording import Caption
+from suite.files import file_name
 from suite.results import Row
 
 DECIMALS = {PERPLEXITY: 2, STORED: 4}  # of an accuracy in percent: 1
@@ -44,20 +47,23 @@ def _table(group: Sequence[Beside]) -> Table:
         column("difference %", lambda each: [each.difference_percent], 1),
         column("tolerance %", lambda each: [each.figure.tolerance_percent] if each.figure else [], 1),
     ]
-    table = tabulate(_caption(group), [each.entry for each in group], columns)
+    row = group[0].entry.first
+    name = file_name(f"published-{row.reproduces}-{row.model}-{group[0].protocol}-{group[0].metric}")
+    table = tabulate(name, _caption(group), [each.entry for each in group], columns)
     labels = table.labels.assign(verdict=[each.verdict for each in group])
     return replace(table, labels=labels, notes=(*table.notes, *_notes(group)))
 
 
-def _caption(group: Sequence[Beside]) -> str:
+def _caption(group: Sequence[Beside]) -> Caption:
     """Model, table, what is measured how, and the budget that ours had."""
-    row = group[0].entry.first
-    budgets = dict.fromkeys(each.entry.first.calibration for each in group if each.entry.first.calibration)
+    rows = [row for each in group for row in each.entry.rows]
     unit = "" if group[0].metric in (PERPLEXITY, STORED) else " %"
-    return (
-        f"{weights(row)}. {row.reproduces}, published and ours: {group[0].metric}{unit}, "
-        f"{group[0].protocol.replace('+', ', ')}. Our calibration: {', '.join(budgets) or 'none'}."
-    )
+    what = {
+        "preset": str(rows[0].reproduces),
+        "metric": f"{group[0].metric}{unit}",
+        "protocol": group[0].protocol.replace("+", ", "),
+    }
+    return Caption("published", facts(rows) | what)
 
 
 def _notes(group: Sequence[Beside]) -> Iterator[str]:

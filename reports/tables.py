@@ -15,6 +15,7 @@ from reports.compare import Metric
 from reports.entries import Entry
 from reports.marks import OFF_BUDGET, Contest, mark_note, off_budget_notes
 from reports.statistics import interval_over_seeds
+from reports.wording import Caption
 from suite.results import Row
 
 SEEDS = "seeds"
@@ -38,6 +39,7 @@ class Column:
     metric: Metric | None = None
     protocols: int = 1  # that a seed must have been measured by to take part
     log: bool = False  # the values are logarithms of what is printed
+    levels: tuple[str, ...] = ()  # the header below its groups, the widest first; empty: the header alone
 
     def rows(self, entry: Entry) -> list[Row]:
         """The rows of the entry that have numbers for this column."""
@@ -74,13 +76,18 @@ class Column:
 class Table:
     """A table before any ink. All frames have a line for each entry; a missing number is NaN."""
 
-    caption: str
+    name: str  # of its files
+    caption: Caption
     entries: tuple[Entry, ...]
     labels: pd.DataFrame  # text
     numbers: pd.DataFrame
     half_widths: pd.DataFrame  # columns as in `numbers`: what stands after ±
     best: pd.DataFrame  # columns as in `numbers`: True where the entry is marked
     decimals: dict[str, int]  # by header
+    levels: dict[str, tuple[str, ...]]  # by header: how it is printed, the widest group first
+    marks: (
+        pd.DataFrame
+    )  # columns as in `numbers`: signs beside a number, or in place of one, that the notes explain
     notes: tuple[str, ...]  # below the table
     mark_note: str  # what a mark means; empty where nothing is marked
 
@@ -137,7 +144,7 @@ class Table:
         )
 
 
-def tabulate(caption: str, lines: Sequence[Entry], columns: Sequence[Column]) -> Table:
+def tabulate(name: str, caption: Caption, lines: Sequence[Entry], columns: Sequence[Column]) -> Table:
     """The table of these entries, in this order: labels, numbers, intervals, marks and notes."""
     over_seeds = any(entry.seeds() > 1 for entry in lines)
     if over_seeds:
@@ -151,6 +158,7 @@ def tabulate(caption: str, lines: Sequence[Entry], columns: Sequence[Column]) ->
     means = [LOGARITHM] if over_seeds and any(column.log for column in columns) else []
     plus_minus = OVER_SEEDS if over_seeds else OVER_ITEMS
     return Table(
+        name=name,
         caption=caption,
         entries=tuple(lines),
         labels=_labels(lines),
@@ -158,6 +166,8 @@ def tabulate(caption: str, lines: Sequence[Entry], columns: Sequence[Column]) ->
         half_widths=half_widths,
         best=pd.DataFrame(best),
         decimals={column.header: column.decimals for column in columns},
+        levels={column.header: column.levels or (column.header,) for column in columns},
+        marks=pd.DataFrame("", index=range(len(lines)), columns=[column.header for column in columns]),
         notes=(
             *partial,
             *off_budget_notes(lines),

@@ -13,8 +13,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from reports.compare import Verdict, compare
-from reports.figures import INK, MARKERS, PALETTE, STYLE, svg
-from reports.pages import page
+from reports.figures.ink import INK, MARKERS, PALETTE, STYLE, svg
+from reports.wording import Wording
 from suite.files import write_atomically
 from suite.results import Row
 
@@ -124,7 +124,7 @@ class SearchReport:
             )
             for each in best
         ]
-        return page(
+        return Wording().render(
             "search.html",
             title=self.name,
             summary=self.summary,

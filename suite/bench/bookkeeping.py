@@ -22,6 +22,7 @@ import torch
 from reports.build import Report
 from reports.listing import listing
 from reports.load import load
+from reports.material import Material
 from suite.bench.case import Case, Work
 from suite.bench.compression import Scale
 from suite.config import Recipe
@@ -59,7 +60,7 @@ def cases(scale: Scale) -> list[Case]:
         "journal, load": lambda study: Work(run=lambda _: load(study.folder)),
         "resume a finished run": _resuming,
         "compare, list": lambda study: Work(run=lambda _: listing(study.rows)),
-        "report, work out": lambda study: Work(run=lambda _: Report(study.rows)),
+        "report, work out": lambda study: Work(run=lambda _: Report(Material(study.rows))),
         "report, text": _printing,
         "report, files": _writing,
         "MLflow, send a row": _sending,
@@ -91,12 +92,12 @@ def _resuming(study: Study) -> Work:
 
 
 def _printing(study: Study) -> Work:
-    report = Report(study.rows)
+    report = Report(Material(study.rows))
     return Work(run=lambda _: report.text(120))
 
 
 def _writing(study: Study) -> Work:
-    report = Report(study.rows)
+    report = Report(Material(study.rows))
     return Work(run=lambda _: report.write(study.out / "report"))
 
 

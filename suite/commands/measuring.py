@@ -71,6 +71,7 @@ def evaluate(  # noqa: PLR0913 - a command's options
         )
     check()
     from reports.build import Report
+    from reports.material import Material
     from suite.recipe_file import build_protocol, build_tasks
     from suite.reevaluate import Wish, reevaluate
 
@@ -79,7 +80,7 @@ def evaluate(  # noqa: PLR0913 - a command's options
     protocols = [build_protocol(each, text) for each in protocol or ()]
     groups = [build_tasks({"names": names, **harness})] if names else []
     for outcome in reevaluate(cell, Wish(tuple(protocols), tuple(groups), offline, device, allow_overlap)):
-        typer.echo(f"\n{Report(outcome.rows).text()}")
+        typer.echo(f"\n{Report(Material(outcome.rows)).text()}")
         show_waiting(outcome)
 
 

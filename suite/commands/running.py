@@ -80,9 +80,10 @@ def stop_if_failed(outcome: "Outcome") -> None:
 
 def _show(outcome: "Outcome") -> None:
     from reports.build import Report
+    from reports.material import Material
     from suite.tracking import page_command
 
-    report = Report(outcome.rows)
+    report = Report(Material(outcome.rows))
     page = report.write(outcome.folder / "report")
     typer.echo(f"\n{report.text()}")
     typer.echo(f"report:  {page}")

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from reports.comparisons import comparisons
-from reports.figures import pareto_front
+from reports.figures.front import pareto_front
 from reports.tables import Table
+from reports.wording import Wording
 from suite.results import Row
 
 MakeRow = Callable[..., Row]
@@ -67,7 +68,7 @@ def test_rows_without_data_alone_make_one_table(make_row: MakeRow) -> None:
 
 
 def test_the_caption_says_model_protocol_budget_machine_and_date(study: list[Row]) -> None:
-    caption = only(study).caption
+    caption = Wording().caption(only(study).caption)
     for part in (
         "smollm2-135m (weights f1)",
         "(protocol proto123)",
@@ -139,7 +140,7 @@ def test_a_task_that_failed_stands_in_the_tasks_table(make_task: MakeRow) -> Non
 
 
 def test_a_caption_of_tasks_says_harness_batch_limit_and_items(make_task: MakeRow) -> None:
-    caption = only([make_task("a", acc="0001", limit=4)]).caption
+    caption = Wording().caption(only([make_task("a", acc="0001", limit=4)]).caption)
     for part in (
         "lm-eval 0.4.13",
         "batch of 16",
@@ -150,7 +151,9 @@ def test_a_caption_of_tasks_says_harness_batch_limit_and_items(make_task: MakeRo
 
 
 def test_a_caption_leaves_out_the_version_of_a_task_that_has_none(make_task: MakeRow) -> None:
-    assert "arc_easy (arc_easy_test.jsonl, 4" in only([make_task("a", acc="0001", task_version="none")]).caption
+    assert "arc_easy (arc_easy_test.jsonl, 4" in Wording().caption(
+        only([make_task("a", acc="0001", task_version="none")]).caption
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_a_limit_counts_where_it_leaves_something_out(
     make_task: MakeRow, first: dict[str, int], second: dict[str, int], told: str
 ) -> None:
     table = only([make_task("a", acc="0001", **first), make_task("b", "piqa", acc="0011", **second)])
-    assert f", batch of 16, {told}" in table.caption
+    assert f", batch of 16, {told}" in Wording().caption(table.caption)
     assert "mean acc %" in table.headers
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from reports.coverage import Coverage, coverages
+from reports.wording import Wording
 from suite.results import Row
 
 MakeRow = Callable[..., Row]
@@ -100,7 +101,7 @@ def test_the_table_counts_linears_and_raised_dampings(make_row: MakeRow) -> None
 def test_of_several_seeds_the_worst_is_shown(make_row: MakeRow) -> None:
     table = only([make_row(str(seed), seed=seed, audit=audit(raised=seed)) for seed in (0, 5)]).table
     assert table.numbers["layers with raised damping"][0] == 5
-    assert "of several seeds the worst" in table.caption
+    assert "of several seeds the worst" in Wording().caption(table.caption)
 
 
 def test_two_budgets_are_two_lines_that_name_them(make_row: MakeRow) -> None:

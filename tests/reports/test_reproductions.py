@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from reports.build import Report
+from reports.material import Material
 from reports.published import figures
 from reports.reproductions import reproductions
+from reports.wording import Wording
 from suite.results import Row
 
 MakeRow = Callable[..., Row]
@@ -45,7 +47,7 @@ def test_ours_stands_beside_the_published_figure_with_a_verdict(rows: list[Row])
 
 def test_source_and_both_calibrations_are_named(rows: list[Row]) -> None:
     (table,) = reproductions(rows)
-    assert "Our calibration: c4, 8 x 512 tokens." in table.caption
+    assert "Our calibration: c4, 8 x 512 tokens." in Wording().caption(table.caption)
     assert any("arXiv:2306.11695" in note for note in table.notes)
     assert "Wanda: published calibration: C4, 128 x 4096 tokens." in table.notes
 
@@ -57,7 +59,7 @@ def test_two_models_and_two_protocols_are_tables_of_their_own(rows: list[Row]) -
 
 
 def test_every_medium_has_the_verdicts(tmp_path: Path, rows: list[Row]) -> None:
-    report = Report(rows)
+    report = Report(Material(rows))
     page = report.write(tmp_path)
     for text in (report.text(200), page.read_text(), (tmp_path / "report.md").read_text()):
         assert "within" in text and "no published figure" in text and "arXiv:2306.11695" in text
@@ -66,7 +68,7 @@ def test_every_medium_has_the_verdicts(tmp_path: Path, rows: list[Row]) -> None:
 
 
 def test_a_report_that_reproduces_nothing_has_no_such_table(tmp_path: Path, make_row: MakeRow) -> None:
-    Report([make_row()]).write(tmp_path)
+    Report(Material([make_row()])).write(tmp_path)
     assert not (tmp_path / "published.csv").exists()
     assert "Published figures" not in (tmp_path / "report.html").read_text()
 

@@ -1,35 +1,35 @@
-"""Figures as SVG text that takes its ink from the page, so that it reads on light and on dark."""
-
-import io
-from typing import Any
+"""The Pareto front: stored bits against KL to the dense model."""
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from reports.comparisons import BITS, KL
+from reports.comparisons import BITS, KL, comparisons
+from reports.figures.drawing import Drawing
+from reports.figures.ink import HOLLOW, INK, MARKERS, PALETTE
+from reports.material import Material
 from reports.tables import Table
-
-INK = "#010203"  # stands for the page's text colour until the SVG is written
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")  # Okabe and Ito
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
-    "svg.hashsalt": "reports",  # the same rows give the same bytes
-    "text.parse_math": False,  # a $ in a name is a $
-    "font.size": 12,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-}
-HOLLOW: dict[str, Any] = {
-    "fillstyle": "none",
-    "markersize": 9,
-    "markeredgewidth": 2,
-}  # neighbours stay visible
-MARKERS = "osD^vPX*"  # with the colours: 56 methods before a pair repeats
+from reports.wording import Caption
+from suite.files import file_name
 
 
-def pareto(table: Table) -> str | None:
-    """KL to the dense model against stored bits, the front as a line, as an <svg>; None below two points.
+def drawings(material: Material) -> list[Drawing]:
+    """A figure for each comparison that has two points of KL against size."""
+    found = [(table, points) for table in comparisons(material.rows) if (points := front_frame(table)) is not None]
+    return [
+        Drawing(
+            file_name(f"front-{table.name}"),
+            "Size against quality",
+            Caption("front", table.caption.facts),
+            points,
+            _draw,
+        )
+        for table, points in found
+    ]
+
+
+def front_frame(table: Table) -> pd.DataFrame | None:
+    """The table's entries by stored bits and KL; None below two points.
 
     Entries that compress some layers alone have no place in it: their bits are of those layers.
     """
@@ -37,10 +37,7 @@ def pareto(table: Table) -> str | None:
         return None
     points = table.frame[[not (entry.dense or entry.first.layers) for entry in table.entries]]
     points = points[points[KL] > 0].dropna(subset=[BITS])
-    if len(points) < 2:
-        return None
-    with rc_context(STYLE):
-        return svg(_draw(points))
+    return points if len(points) > 1 else None
 
 
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
@@ -68,11 +65,3 @@ def _draw(points: pd.DataFrame) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
-
-
-def svg(figure: Figure) -> str:
-    """A figure drawn in STYLE, as an <svg> in the page's ink."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    drawn = buffer.getvalue()
-    return drawn[drawn.index("<svg") :].replace(INK, "currentColor")

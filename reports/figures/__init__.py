@@ -1,0 +1,1 @@
+"""Figures: each a function to a data frame, and one that draws it."""
