@@ -176,11 +176,17 @@ def size_classes(entries: Mapping[Key, Sequence[Row]]) -> list[list[Key]]:
     kinds: dict[tuple[str | None, str | None, BitsTarget | None], list[Key]] = {}
     for key in sorted(entries, key=lambda key: _bits(entries[key])):
         rows = entries[key]
-        kinds.setdefault((rows[0].layers, _pattern(rows), _asked(rows)), []).append(key)
+        kinds.setdefault((rows[0].layers, pattern(rows[0]), _asked(rows)), []).append(key)
     classes: list[list[Key]] = []
     for (_, _, asked), alike in kinds.items():
         classes += [alike] if asked else _within(alike, entries)
     return sorted(classes, key=lambda members: _bits(entries[members[0]]))
+
+
+def pattern(row: Row) -> str | None:
+    """`2:4` for a method set to it; None for all that is free to keep any weight."""
+    sparsity = row.settings.get("sparsity")
+    return sparsity if isinstance(sparsity, str) else None
 
 
 def best_set(entries: Mapping[Key, Sequence[Row]], metric: str) -> set[Key]:
@@ -251,12 +257,6 @@ def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:
 
 def _has(rows: Sequence[Row], metric: str) -> bool:
     return bool(rows) and all(row.status == "ok" and row.size and metric in metrics_of(row) for row in rows)
-
-
-def _pattern(rows: Sequence[Row]) -> str | None:
-    """`2:4` for a method set to it; None for all that is free to keep any weight."""
-    sparsity = rows[0].settings.get("sparsity")
-    return sparsity if isinstance(sparsity, str) else None
 
 
 def _asked(rows: Sequence[Row]) -> BitsTarget | None:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reports.columns import Column, Values
 from reports.entries import entries, grouped
 from reports.facts import facts
-from reports.tables import Column, Table, Values, tabulate
+from reports.tables import Table, named_apart, tabulate
 from reports.wording import Caption
 from suite.files import file_name
 from suite.results import DENSE, Row
@@ -28,7 +29,8 @@ def coverages(rows: Sequence[Row]) -> list[Coverage]:
     """One for each model, in the order in which they first appear; the dense cells compress nothing."""
     compressed = [row for row in rows if row.method != DENSE]
     models = grouped(compressed, lambda row: (row.model, row.model_fingerprint))
-    return [Coverage(_table(model), _sentence(model)) for model in models]
+    tables = named_apart([_table(model) for model in models])
+    return [Coverage(table, _sentence(model)) for table, model in zip(tables, models, strict=True)]
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -102,6 +102,12 @@ def grouped(items: Sequence[Item], key: Callable[[Item], Hashable]) -> list[list
     return list(groups.values())
 
 
+def names(found: Sequence[Entry]) -> list[str]:
+    """Their labels, each with its model where they are of several: `Wanda 2:4 (sequential) on smollm2-135m`."""
+    several = len({(entry.first.model, entry.first.model_fingerprint) for entry in found}) > 1
+    return [f"{entry.label} on {entry.first.model}" if several else entry.label for entry in found]
+
+
 def weights(row: Row) -> str:
     """The model and which weights it had: `smollm2-135m (weights 32c4b448)`."""
     return f"{row.model} (weights {row.model_fingerprint[:8]})"

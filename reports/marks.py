@@ -1,16 +1,18 @@
 """Which numbers of a column are marked: the best of a size, and all that cannot be told apart from it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from reports.compare import ONE_SIZE, WINDOWS, Metric, best_set, metrics_of
-from reports.entries import Entry, grouped
 from reports.statistics import FEWEST_UNITS, LEVEL, RESAMPLES
 from suite.results import NOISE_ITEMS, Row
 
 OFF_BUDGET = "‡"
 """Stands beside an entry whose size is not the one asked of all."""
+
+MISSING = "†"
+"""Stands in place of a number that should be there: the row is void, failed or unsupported."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,6 @@ def _one_size(contests: Sequence[Contest]) -> str:
         f"{each.bits_per_weight:g} ± {each.tolerance:g} stored bits/weight" if each else alike for each in asked
     )
     return " or ".join(targets)
-
-
-def off_budget_notes(lines: Sequence[Entry]) -> Iterator[str]:
-    """For each size that was asked for: how far from it may be stored, and what those store that missed it."""
-    missed = [(entry, row) for entry in lines if (row := entry.off_budget)]
-    for each in grouped(missed, lambda pair: pair[1].match):
-        target = each[0][1].match
-        stored = [f"{entry.label} {row.size.stored_bits_per_weight:.3f}" for entry, row in each if row.size]
-        if target:
-            yield (
-                f"{OFF_BUDGET} off budget, out of what is marked: asked for {target.bits_per_weight:g} ± "
-                f"{target.tolerance:g} stored bits/weight, stored {', '.join(stored)}."
-            )
 
 
 def _noise_floors(contests: Sequence[Contest]) -> str:

@@ -11,7 +11,8 @@ from suite.results import Row
 class Search:
     """What a search left: its trials as records, what mattered by measure and setting, what it was held against.
 
-    `pairs` are all settings of what was found and of the default that it has to beat.
+    `pairs` are all settings of what was found and of the default that it has to beat; `seen` are the ids of the
+    protocols that it was judged by, which confirm nothing.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Search:
     importances: Mapping[str, Mapping[str, float]]
     pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
     notes: Sequence[str] = ()
+    seen: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def _preset(found: Sequence[Figure]) -> Preset:
 
 def _of_entry(entry: Entry, table: Sequence[Figure]) -> list[Beside]:
     """First what figures are published for, then all else that was measured."""
-    measures = {_name(row): PERPLEXITY if row.measures == "perplexity" else ACCURACY for row in entry.rows}
+    measures = {scored_as(row): PERPLEXITY if row.measures == "perplexity" else ACCURACY for row in entry.rows}
     known = [figure for figure in table if measures.keys() >= set(figure.protocols)]
     told = {name for figure in known for name in figure.protocols}
     asked: list[tuple[str, str, Figure | None]] = [(each.protocol, each.metric, each) for each in known]
@@ -157,8 +157,10 @@ def _of_entry(entry: Entry, table: Sequence[Figure]) -> list[Beside]:
 def _scores(entry: Entry, protocol: str, metric: str) -> tuple[float, ...]:
     """The mean over the protocols, for each seed that has them all."""
     names = set(protocol.split("+"))
-    seeds = grouped([row for row in entry.ok if _name(row) in names], lambda row: row.seed)
-    scores = [{_name(row): score for row in seed if (score := _score(row, metric)) is not None} for seed in seeds]
+    seeds = grouped([row for row in entry.ok if scored_as(row) in names], lambda row: row.seed)
+    scores = [
+        {scored_as(row): score for row in seed if (score := _score(row, metric)) is not None} for seed in seeds
+    ]
     return tuple(fmean(each.values()) for each in scores if each.keys() == names)
 
 
@@ -171,7 +173,7 @@ def _score(row: Row, metric: str) -> float | None:
     return None if share is None else 100 * share
 
 
-def _name(row: Row) -> str:
+def scored_as(row: Row) -> str:
     """The protocol's name, which says itself how many windows were left out; of a task how many items."""
     cut = row.task and row.task.scored_items < row.task.items_in_task
     return f"{row.protocol_name} (first {row.task.scored_items} items)" if row.task and cut else row.protocol_name

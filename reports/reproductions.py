@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from reports.columns import Column
 from reports.entries import grouped
 from reports.facts import facts
 from reports.published import PERPLEXITY, STORED, Beside, besides
-from reports.tables import Column, Table, tabulate
+from reports.tables import Table, named_apart, tabulate
 from reports.wording import Caption
 from suite.files import file_name
 from suite.results import Row
@@ -26,7 +27,7 @@ def reproductions(rows: Sequence[Row]) -> list[Table]:
         row = each.entry.first
         return row.reproduces, row.model, row.model_fingerprint, each.protocol, each.metric
 
-    return [_table(group) for group in grouped(besides(rows), key)]
+    return named_apart([_table(group) for group in grouped(besides(rows), key)])
 
 
 def _table(group: Sequence[Beside]) -> Table:
@@ -67,10 +68,15 @@ def _caption(group: Sequence[Beside]) -> Caption:
 
 
 def _notes(group: Sequence[Beside]) -> Iterator[str]:
+    """What a verdict means, and the sources of what was published."""
+    if any(each.figure for each in group):
+        yield TOLERANCE
+    yield from sources(group)
+
+
+def sources(group: Sequence[Beside]) -> Iterator[str]:
     """Where the figures are from, what they were calibrated on, and what else a reader must know of them."""
     found = [(each.entry.first.title, each.figure) for each in group if each.figure]
-    if found:
-        yield TOLERANCE
     for citation in dict.fromkeys(figure.citation for _, figure in found):
         yield f"Published: {citation}."
     yield from _by_title(

@@ -1,75 +1,29 @@
 """A table as numbers: a line for each entry, means over its seeds, intervals, marks, and what is said below.
 
-Which columns a table has is for others to say: `reports.comparisons`, `reports.coverage`.
+Which lines and columns a table has is for others to say: `reports.grids`, `reports.comparisons` and so on.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os.path import commonprefix
-from statistics import fmean
 
 import pandas as pd
 
-from reports.compare import Metric
-from reports.entries import Entry
-from reports.marks import OFF_BUDGET, Contest, mark_note, off_budget_notes
-from reports.statistics import interval_over_seeds
+from reports.budgets import budget_of
+from reports.columns import HIGHER, LOWER, Column
+from reports.entries import Entry, entries
+from reports.marks import MISSING, OFF_BUDGET, Contest, mark_note
+from reports.notes import off_budget_notes, seeds_notes, trouble_notes
 from reports.wording import Caption
-from suite.results import Row
+from suite.files import file_name
 
 SEEDS = "seeds"
 OVER_SEEDS = "±: half of the 95 % interval of the mean over seeds (Student's t)."
 LOGARITHM = "Perplexity: mean of the logarithm over seeds."
 OVER_ITEMS = "±: standard error over items."
-
-Values = Callable[[Sequence[Row]], list[float]]  # of an entry's rows: one number for each seed that has it
-
-
-@dataclass(frozen=True)
-class Column:
-    """What stands under one header, and by what its entries can be told apart."""
-
-    header: str
-    values: Values
-    decimals: int = 2
-    varies: bool = False  # with what a seed draws: printed with its interval over seeds
-    errors: Values | None = None  # standard errors over items
-    protocol_id: str | None = None  # of the rows that it is about; None is any
-    metric: Metric | None = None
-    protocols: int = 1  # that a seed must have been measured by to take part
-    log: bool = False  # the values are logarithms of what is printed
-    levels: tuple[str, ...] = ()  # the header below its groups, the widest first; empty: the header alone
-
-    def rows(self, entry: Entry) -> list[Row]:
-        """The rows of the entry that have numbers for this column."""
-        return [row for row in entry.ok if self.protocol_id in (None, row.protocol_id)]
-
-    def number(self, entry: Entry) -> float:
-        """The mean over the entry's seeds, of logarithms their exp; NaN when no seed has it."""
-        values = self.values(self.rows(entry))
-        mean = fmean(values) if values else math.nan
-        return math.exp(mean) if self.log else mean
-
-    def half_width(self, entry: Entry, over_seeds: bool) -> float:
-        """What stands after ±: the interval over seeds, or else the standard error over items."""
-        rows = self.rows(entry)
-        if over_seeds:
-            half = interval_over_seeds(self.values(rows)) if self.varies else math.nan
-            return half * self.number(entry) if self.log else half
-        return next(iter(self.errors(rows)), math.nan) if self.errors else math.nan
-
-    def contest(self, lines: Sequence[Entry]) -> Contest | None:
-        """The entries with all numbers, if they can be told apart by them, less dense and what is off budget."""
-        sides = {
-            line: self.rows(entry) for line, entry in enumerate(lines) if not (entry.dense or entry.off_budget)
-        }
-        whole = {
-            line: rows
-            for line, rows in sides.items()
-            if rows and len(rows) == self.protocols * lines[line].seeds(rows)
-        }
-        return Contest(self.metric, whole) if self.metric else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +32,15 @@ class Table:
 
     name: str  # of its files
     caption: Caption
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry, ...]  # the lines; in a grid those of one method, whatever its pattern and model
     labels: pd.DataFrame  # text
     numbers: pd.DataFrame
     half_widths: pd.DataFrame  # columns as in `numbers`: what stands after ±
     best: pd.DataFrame  # columns as in `numbers`: True where the entry is marked
     decimals: dict[str, int]  # by header
     levels: dict[str, tuple[str, ...]]  # by header: how it is printed, the widest group first
-    marks: (
-        pd.DataFrame
-    )  # columns as in `numbers`: signs beside a number, or in place of one, that the notes explain
+    marks: pd.DataFrame  # columns as in `numbers`: signs, beside a number or in its place, that the notes explain
+    parts: dict[str, tuple[Entry, ...]]  # by header, for each line: the rows that the column is about
     notes: tuple[str, ...]  # below the table
     mark_note: str  # what a mark means; empty where nothing is marked
 
@@ -107,19 +60,49 @@ class Table:
         return [[cell for cell in cells if cell not in ("", "none")] for cells in self.labels.to_numpy().tolist()]
 
     @property
-    def reasons(self) -> list[str]:
-        """For each entry why it has no numbers at all; empty when it has."""
-        return ["" if entry.ok else "; ".join(entry.troubles) for entry in self.entries]
+    def row_ids(self) -> list[list[str]]:
+        """For each entry the ids of all its rows."""
+        return [[row.row_id for row in entry.rows] for entry in self.entries]
 
     @property
-    def model_notes(self) -> list[str]:
-        """What a reader must know of the model."""
-        return list(dict.fromkeys(note for entry in self.entries if (note := entry.first.model_note)))
+    def reasons(self) -> list[str]:
+        """For each entry why it has no numbers at all; empty where it has, or where marks and notes tell."""
+        told = (self.marks != "").any(axis=1)
+        return [
+            "" if entry.ok or marked else "; ".join(entry.troubles)
+            for entry, marked in zip(self.entries, told, strict=True)
+        ]
+
+    def missing(self) -> list[str]:
+        """`QuIP# 2 bits: unsupported: ...` for each entry without any number."""
+        return [f"{entry.label}: {why}" for entry, why in zip(self.entries, self.reasons, strict=True) if why]
 
     def below(self, mark: str) -> list[str]:
         """The notes, the last of them on what `mark` means."""
         meaning = f"{mark} {self.mark_note}" if self.best.any(axis=None) else self.mark_note
         return [*self.notes, *([meaning] if meaning else [])]
+
+    def tidy(self) -> pd.DataFrame:
+        """A line for each entry and column, at full precision: what a program reads.
+
+        `level 1` and so on are the column's groups, where there are any, the widest first. `seeds` have a number;
+        `reason` says why others have none; `row_ids` are joined by blanks.
+        """
+        columns = [self._tidy(header) for header in self.headers]
+        return pd.concat(columns).sort_index(kind="stable", ignore_index=True) if columns else self.labels
+
+    def _tidy(self, header: str) -> pd.DataFrame:
+        groups = [level.rstrip(f" {LOWER}{HIGHER}") for level in self.levels[header]]
+        found = {"value": self.numbers, "half_width": self.half_widths, "best": self.best, "mark": self.marks}
+        parts = self.parts[header]
+        return self.labels.assign(
+            **({f"level {depth}": level for depth, level in enumerate(groups, 1)} if len(groups) > 1 else {}),
+            column=header,
+            **{name: frame[header] for name, frame in found.items()},
+            seeds=[part.seeds(part.ok) for part in parts],
+            reason=["; ".join(part.troubles) for part in parts],
+            row_ids=[" ".join(row.row_id for row in part.rows) for part in parts],
+        )
 
     def printed(self) -> pd.DataFrame:
         """The numbers as text, the same in every medium; a missing one is an en dash."""
@@ -144,39 +127,97 @@ class Table:
         )
 
 
-def tabulate(name: str, caption: Caption, lines: Sequence[Entry], columns: Sequence[Column]) -> Table:
-    """The table of these entries, in this order: labels, numbers, intervals, marks and notes."""
-    over_seeds = any(entry.seeds() > 1 for entry in lines)
-    if over_seeds:
+def tabulate(
+    name: str,
+    caption: Caption,
+    lines: Sequence[Entry],
+    columns: Sequence[Column],
+    labels: pd.DataFrame | None = None,
+) -> Table:
+    """The table of these lines, in this order: labels, numbers, intervals, marks and notes.
+
+    A line is an entry, unless `labels` are given: then it may hold several, each in columns of its own, and what
+    is said of an entry stands beside its numbers.
+    """
+    found = entries([row for line in lines for row in line.rows])
+    over_seeds = any(entry.seeds() > 1 for entry in found)
+    if over_seeds and labels is None:
         columns = [Column(SEEDS, lambda rows: [len({row.seed for row in rows})], decimals=0), *columns]
-    contests = {column.header: contest for column in columns if (contest := column.contest(lines))}
-    best = {column.header: _best(contests.get(column.header), len(lines)) for column in columns}
-    half_widths = pd.DataFrame(
-        {column.header: [column.half_width(entry, over_seeds) for entry in lines] for column in columns}
-    )
-    partial = [f"{entry.label}: {trouble}" for entry in lines if entry.ok for trouble in entry.troubles]
+    parts = {column.header: tuple(map(column.part, lines)) for column in columns}
+    contests = {each.header: contest for each in columns if (contest := each.contest(parts[each.header]))}
+    marks = {column.header: _marks(column, parts[column.header], lines, labels is not None) for column in columns}
+
+    def cells(number: Callable[[Column, Entry], float]) -> pd.DataFrame:
+        return pd.DataFrame({each.header: [number(each, part) for part in parts[each.header]] for each in columns})
+
+    half_widths = cells(lambda column, part: column.half_width(part, over_seeds))
     means = [LOGARITHM] if over_seeds and any(column.log for column in columns) else []
     plus_minus = OVER_SEEDS if over_seeds else OVER_ITEMS
     return Table(
         name=name,
         caption=caption,
         entries=tuple(lines),
-        labels=_labels(lines),
-        numbers=pd.DataFrame({column.header: [column.number(entry) for entry in lines] for column in columns}),
+        labels=_labels(lines) if labels is None else labels,
+        numbers=cells(lambda column, part: column.number(part)),
         half_widths=half_widths,
-        best=pd.DataFrame(best),
+        best=pd.DataFrame({each.header: _best(contests.get(each.header), len(lines)) for each in columns}),
         decimals={column.header: column.decimals for column in columns},
-        levels={column.header: column.levels or (column.header,) for column in columns},
-        marks=pd.DataFrame("", index=range(len(lines)), columns=[column.header for column in columns]),
+        levels={column.header: column.printed for column in columns},
+        marks=pd.DataFrame(marks, index=range(len(lines)), dtype=object),
+        parts=parts,
         notes=(
-            *partial,
-            *off_budget_notes(lines),
+            *trouble_notes(found, _without_number(parts, marks)),
+            *off_budget_notes(found),
+            *(seeds_notes(found) if labels is not None else []),
             *([f"Layers are named without {prefix}"] if (prefix := _layers_prefix(lines)) else []),
             *means,
             *([plus_minus] if half_widths.notna().any(axis=None) else []),
         ),
         mark_note=mark_note(list(contests.values())),
     )
+
+
+def named_apart(tables: Sequence[Table]) -> list[Table]:
+    """The tables under names of which no two are equal: by their budgets where those differ, else by a number."""
+    budgets = [budget_of(table.caption.facts["calibration"]) for table in tables]
+    told = Counter(name for name, _ in {(t.name.lower(), b) for t, b in zip(tables, budgets, strict=True)})
+    taken: set[str] = set()
+    found = []
+    for table, budget in zip(tables, budgets, strict=True):
+        words = (
+            f"-{budget.text}-{budget.sequences}x{budget.length}" if budget and told[table.name.lower()] > 1 else ""
+        )
+        name = base = file_name(table.name + words)
+        numbers = itertools.count(2)
+        while name.lower() in taken:
+            name = f"{base}-{next(numbers)}"
+        taken.add(name.lower())
+        found.append(replace(table, name=name))
+    return found
+
+
+def _marks(column: Column, parts: Sequence[Entry], lines: Sequence[Entry], beside: bool) -> list[str]:
+    """For each line the sign in its cell; what holds for a line as a whole has one only if it goes `beside`."""
+
+    def mark(line: Entry, part: Entry) -> str:
+        if not (column.measured and part.rows):
+            return ""
+        if not part.ok:
+            return MISSING if beside or line.ok else ""
+        return OFF_BUDGET if beside and part.off_budget else ""
+
+    return list(map(mark, lines, parts))
+
+
+def _without_number(parts: Mapping[str, Sequence[Entry]], marks: Mapping[str, Sequence[str]]) -> set[str]:
+    """Ids of the rows of all parts that have a sign in place of a number."""
+    signed = (
+        part
+        for header in parts
+        for part, mark in zip(parts[header], marks[header], strict=True)
+        if mark == MISSING
+    )
+    return {row.row_id for part in signed for row in part.rows}
 
 
 def _best(contest: Contest | None, lines: int) -> list[bool]:

@@ -1,16 +1,16 @@
-"""Tables as plain text: for a terminal, and as Markdown."""
+"""Tables as plain text, for a terminal."""
 
 import io
 import re
 from collections.abc import Sequence
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
+from reports.cells import column_of
 from reports.tables import Table
 
 HYPHENATED = {"parameter": "param-\neter", "perplexity": "perp-\nlexity", "sparsity": "spar-\nsity"}
@@ -29,28 +29,8 @@ def render_text(table: Table, width: int | None = None) -> str:
     wide = _grid(table, table.headers, narrow=False)
     fits = _width(console, wide).maximum <= console.width
     grids = [wide] if fits else _blocks(console, table, table.headers)
-    blocks: list[Grid | Text] = [*grids, *map(Text, _below(table, MARK))]
+    blocks: list[Grid | Text] = [*grids, *map(Text, [*table.missing(), *table.below(MARK)])]
     return "\n\n".join(_drawn(console, block) for block in blocks) + "\n"
-
-
-def render_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, marked numbers in bold; what is to be said of it is below."""
-    numbers, half_widths = table.printed(), table.printed_half_widths()
-    for header in numbers:
-        bold = numbers[header].where(~table.best[header], "**" + numbers[header] + "**")
-        numbers[header] = (bold + " " + half_widths[header]).str.rstrip()
-    text = table.labels.join(numbers)
-    rule = ["---"] * len(table.labels.columns) + ["---:"] * len(numbers.columns)
-    lines = [list(text.columns), rule, *text.to_numpy().tolist()]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    below = "".join(f"\n- {line}" for line in _below(table, "Bold:"))
-    return body + "\n" + (below + "\n" if below else "")
-
-
-def _below(table: Table, mark: str) -> list[str]:
-    """Why an entry has no numbers, and the table's notes."""
-    missing = [f"{entry.label}: {why}" for entry, why in zip(table.entries, table.reasons, strict=True) if why]
-    return missing + table.below(mark)
 
 
 def _drawn(console: Console, block: Grid | Text) -> str:
@@ -81,7 +61,7 @@ def _grid(table: Table, headers: Sequence[str], narrow: bool) -> Grid:
         grid.add_column(Text(header), min_width=min(12, labels[header].str.len().max()))
     columns = [list(labels[header]) for header in labels]
     for header in headers:
-        head, *cells = _flush_right([_stacked(header), *_cells(table, header, narrow)])
+        head, *cells = _flush_right([_stacked(" ".join(table.levels[header])), *_cells(table, header, narrow)])
         grid.add_column(Text(head), no_wrap=True)
         columns.append(cells)
     for line in zip(*columns, strict=True):
@@ -91,14 +71,15 @@ def _grid(table: Table, headers: Sequence[str], narrow: bool) -> Grid:
 
 def _cells(table: Table, header: str, narrow: bool) -> list[str]:
     """Numbers with their marks and with what follows ±, so that the digits stand below each other."""
-    best, half_widths = table.best[header], table.printed_half_widths()[header]
-    marks = best.map({True: MARK, False: " "}) if best.any() else pd.Series("", index=best.index)
+    column = column_of(table, header)
+    marks = [(MARK if cell.best else "") + cell.mark for cell in column]
+    marked = max(map(len, marks))
     if narrow:
-        below = ("\n" + half_widths + (" " if best.any() else "")).where(half_widths != "", "")
-        return list(table.printed()[header] + marks + below)
-    widest = half_widths.str.len().max()
-    beside = (" " + half_widths).str.ljust(widest + 1) if widest else half_widths
-    return list(table.printed()[header] + marks + beside)
+        below = ["\n" + cell.half_width + " " * marked if cell.half_width else "" for cell in column]
+    else:
+        widest = max(len(cell.half_width) for cell in column)
+        below = [" " + cell.half_width.ljust(widest) if widest else "" for cell in column]
+    return [cell.number + mark.ljust(marked) + rest for cell, mark, rest in zip(column, marks, below, strict=True)]
 
 
 def _flush_right(cells: Sequence[str]) -> list[str]:

@@ -60,7 +60,7 @@ def _ratio(ratio: tuple[float, float, float]) -> str:
 
 def _introduced(row: Row, seeds: int) -> str:
     bits = f", {row.size.stored_bits_per_weight:.3f} stored bits/weight" if row.size else ""
-    others = f" and {_counted(seeds - 1, 'more seed')}" if seeds > 1 else ""
+    others = f" and {counted(seeds - 1, 'more seed')}" if seeds > 1 else ""
     return (
         f"{row.row_id}{others}, {Entry((row,)).label}{bits}, {row.model}, calibration: {row.calibration or 'none'}"
     )
@@ -79,12 +79,13 @@ def _how(verdicts: Sequence[Verdict]) -> str:
 
 def _seeds(a: int, b: int) -> str:
     if a != b:
-        return f"seeds (a: {_counted(a, 'seed')}, b: {_counted(b, 'seed')})"
-    return _counted(a, "seed") if a > 1 else "one seed (another may differ)"
+        return f"seeds (a: {counted(a, 'seed')}, b: {counted(b, 'seed')})"
+    return counted(a, "seed") if a > 1 else "one seed (another may differ)"
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `1,001 seeds`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _cautions(a: Row, b: Row) -> Iterator[str]:

@@ -5,7 +5,6 @@ McCulloch 1992, "Variance Components", chapter 3): draws of one source and budge
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from reports.budgets import Budget, budget_of
 from reports.compare import verdicts_on
 from reports.entries import Entry, grouped
 from reports.statistics import interval_over_seeds
@@ -27,7 +27,6 @@ NAME = "calibration-ablation"
 QUESTION = "How many calibration tokens does each method need, and do source and draw matter?"
 MINUTES = 40
 METHODS = ("wanda", "sparsegpt", "nowag-p", "gptq", "quip-sharp", "nowag-vq")
-BUDGET = re.compile(r"(?P<text>.+), (?P<sequences>\d+) x (?P<length>\d+) tokens")  # as Budget.describe says it
 # Tokens at small scale: the same number in short and in long sequences, from the evaluation's source and another.
 SMALL = [("boolq", 1, 256), ("boolq", 4, 256), ("boolq", 16, 256), ("boolq", 4, 1024), ("xsum", 16, 256)]
 PAPER_SOURCES = ("c4", "redpajama", "wikitext2")
@@ -63,17 +62,12 @@ class Point:
         return Entry(tuple(self.rows)).label
 
     @cached_property
-    def budget(self) -> tuple[str, int, int]:
-        """The text, tokens of a sequence, and sequences."""
-        found = BUDGET.match(self.rows[0].calibration or "")
+    def budget(self) -> Budget:
+        """What the rows were calibrated on."""
+        found = budget_of(self.rows[0].calibration)
         if found is None:
             raise ValueError(f"row {self.rows[0].row_id}: no budget in {self.rows[0].calibration!r}")
-        return found["text"], int(found["length"]), int(found["sequences"])
-
-    @property
-    def tokens(self) -> int:
-        """Of the whole budget."""
-        return self.budget[1] * self.budget[2]
+        return found
 
     @property
     def kls(self) -> list[float]:
@@ -86,7 +80,7 @@ def conclude(rows: Sequence[Row]) -> Conclusion:
     used = [row for row in rows if row.calibration]
     points = [Point(part) for part in grouped(used, lambda row: (Entry((row,)).label, row.calibration))]
     points.sort(key=lambda point: (point.method, point.budget))
-    series = grouped(points, lambda point: (point.method, *point.budget[:2]))
+    series = grouped(points, lambda point: (point.method, point.budget.text, point.budget.length))
     enough = [_enough(part) for part in series if len(part) > 1]
     shares = [share for part in grouped(points, lambda point: point.method) if (share := _shares(part))]
     tables = {"KL by tokens": [_line(point) for point in points], "enough tokens": enough, "variance": shares}
@@ -95,13 +89,13 @@ def conclude(rows: Sequence[Row]) -> Conclusion:
 
 
 def _line(point: Point) -> dict[str, Any]:
-    text, length, sequences = point.budget
+    budget = point.budget
     return {
         "method": point.method,
-        "text": text,
-        "sequences": sequences,
-        "length": length,
-        "tokens": point.tokens,
+        "text": budget.text,
+        "sequences": budget.sequences,
+        "length": budget.length,
+        "tokens": budget.tokens,
         "seeds": len(point.rows),
         "KL nats/token": fmean(point.kls),
         "±": interval_over_seeds(point.kls),
@@ -121,10 +115,10 @@ def _enough(series: Sequence[Point]) -> dict[str, Any]:
         found = point
     return {
         "method": largest.method,
-        "text": largest.budget[0],
-        "length": largest.budget[1],
-        "enough tokens": found.tokens if found else math.nan,
-        "most tokens": largest.tokens,
+        "text": largest.budget.text,
+        "length": largest.budget.length,
+        "enough tokens": found.budget.tokens if found else math.nan,
+        "most tokens": largest.budget.tokens,
         "KL at enough": fmean(found.kls) if found else math.nan,
         "KL at most": fmean(largest.kls),
     }
@@ -135,8 +129,11 @@ def _shares(points: Sequence[Point]) -> dict[str, Any] | None:
 
     None where no size has two sources with two draws each.
     """
-    sizes = grouped([point for point in points if len(point.rows) > 1], lambda point: point.budget[1:])
-    crossed = [part for part in sizes if len({point.budget[0] for point in part}) > 1]
+    sizes = grouped(
+        [point for point in points if len(point.rows) > 1],
+        lambda point: (point.budget.length, point.budget.sequences),
+    )
+    crossed = [part for part in sizes if len({point.budget.text for point in part}) > 1]
     if not crossed:
         return None
     logs = [[[math.log(value) for value in point.kls] for point in part] for part in crossed]

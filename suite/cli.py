@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from suite.commands import cells, machine, measuring, planning, running, studies, tuning
+from suite.commands import cells, machine, measuring, planning, report, running, studies, tuning
 from suite.errors import SuiteError
 
 MENDABLE = (  # errors of the file system that a user can mend
@@ -62,7 +62,7 @@ def options(
 COMMANDS = (
     *(running.quickstart, running.run, planning.plan, tuning.tune),
     *(cells.inspect, cells.export, cells.generate, cells.replay),
-    *(measuring.evaluate, measuring.compare),
+    *(measuring.evaluate, measuring.compare, report.report),
     *(machine.methods, machine.bench, machine.sync, machine.doctor),
 )
 for command in COMMANDS:

@@ -6,6 +6,7 @@ of it (MLflow, reports). Reading never needs torch, so reports stay light.
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +66,10 @@ class TaskScore(Record):
     task: str = Field(description="lm-eval's name")
     harness: str = Field(description="the harness with its version: lm-eval 0.4.13")
     task_version: str = Field(description="the harness's version of the task")
-    origin: str = Field(description="where the items come from: files, a data set of the hub, the asset wheel")
+    origin: str = Field(
+        default="not recorded",
+        description="where the items come from: files, a data set of the hub, the asset wheel",
+    )
     metrics: dict[str, float] = Field(description="acc, acc_norm and whatever else the task has")
     stderr: dict[str, float] = Field(description="standard errors over items, by metric")
     items: dict[str, str] = Field(
@@ -163,6 +167,11 @@ class Row(Record):
         """The protocol without its particulars: `wikitext2-raw/1@2048`, or a task's name."""
         return self.protocol.partition(",")[0]
 
+    @property
+    def named_settings(self) -> dict[str, Any]:
+        """Each setting by its name in print, those in a mapping apart: `settings.bits`, `settings.norm.rows`."""
+        return dict(_flat(self.settings, "settings."))
+
 
 class Journal:
     """Append-only rows of one recipe. The last row of a `row_id` wins, so a repaired cell replaces its failure.
@@ -220,6 +229,14 @@ class Journal:
                 "move the file away or choose another --out"
             ) from error
         self._newest[row.row_id] = row
+
+
+def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _ends_with_newline(file: Any) -> bool:

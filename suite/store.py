@@ -1,7 +1,7 @@
 """One MLflow tracking store: how a row becomes a run. Raises when the store is away; tracking.py forgives."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +19,8 @@ from suite.results import Row
 SQLITE = "sqlite:///"
 LOCK_SECONDS = 60.0
 ROW, TRIAL, RECIPE = "row_id", "trial_id", "recipe_sha256"  # the tags that tell whose run one is
+CELL = "cell_id"
+ROW_FILE = "row.json"  # the whole row, among its run's artifacts
 LONGEST_VALUE = 500  # what every release of MLflow takes as a parameter
 STORE_ERRORS = (
     MlflowException,
@@ -70,7 +72,7 @@ class Store:
             ended=ended,
             seconds=row.cost.seconds if row.cost else 0.0,
             failed=row.status == "failed",
-            texts={"row.json": row.model_dump_json(indent=2)},
+            texts={ROW_FILE: row.model_dump_json(indent=2)},
         )
         return self.put(self.parent(row.recipe_sha256, row.recipe), child, artifacts)
 
@@ -144,7 +146,7 @@ def _lay_out(database: Path) -> None:
 
 def _tags(row: Row) -> dict[str, str]:
     values = {
-        "cell_id": row.cell_id,
+        CELL: row.cell_id,
         "status": row.status,
         "reason": row.reason,
         "model": row.model,
@@ -160,17 +162,8 @@ def _tags(row: Row) -> dict[str, str]:
 
 
 def _params(row: Row) -> dict[str, Any]:
-    settings = {f"settings.{name}": value for name, value in _flat(row.settings)}
     names = ("method", "variant", "seed", "statistics_mode", "calibration", "calibration_tokens")
-    return {name: getattr(row, name) for name in names} | settings
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return {name: getattr(row, name) for name in names} | row.named_settings
 
 
 def _metrics(row: Row) -> dict[str, float]:

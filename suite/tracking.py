@@ -19,7 +19,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -43,6 +43,7 @@ MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -55,6 +56,16 @@ def masked(text: str) -> str:
     """The text with the credentials of every URI in it replaced by ***."""
     text = re.sub(r"(?<=://)[^/\s]+(?=@)", "***", text)
     return re.sub(r"([?&][^=&\s]*(?:password|token|secret|key)[^=&\s]*=)[^&\s]+", r"\1***", text, flags=re.I)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """MLflow without its chatter, its long waits and its telemetry, for the whole process."""
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
+    with warnings.catch_warnings(), variables(MLFLOW_DEFAULTS):
+        warnings.filterwarnings("ignore", module=r"(mlflow|alembic|sqlalchemy)\b")
+        yield
 
 
 def page_command(uri: str) -> str:
@@ -100,15 +111,10 @@ class Tracker:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        for name, level in QUIET.items():
-            logging.getLogger(name).setLevel(level)
         self.out.mkdir(parents=True, exist_ok=True)
         if not self._known:
             self._append(self._study)
-        # set here and not in the thread: warning filters and environment belong to the whole process
-        self._stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", module=r"(mlflow|alembic|sqlalchemy)\b")
-        self._stack.enter_context(variables(MLFLOW_DEFAULTS))
+        self._stack.enter_context(quiet())  # here and not in the thread: it is about the whole process
         self._thread = self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="tracking"))
         if not self._finished:
             self._submit(self._attempt, lambda store: None)  # connects while the study computes

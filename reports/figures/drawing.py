@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from reports.figures.ink import STYLE, svg
+from reports.figures.ink import STYLE, saved, svg
 from reports.wording import Caption
+from suite.files import write_atomically
+
+DPI = 200
+ENDINGS = ("pdf", "svg", "png", "csv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +27,22 @@ class Drawing:
     draw: Callable[[pd.DataFrame], Figure]
 
     def svg(self) -> str:
-        """The figure as an <svg> in the ink of the page that it stands on."""
-        with rc_context(STYLE):
-            return svg(self.draw(self.data))
+        """The figure as an <svg> in the ink of the page that it stands on; its ids are no other drawing's."""
+        with rc_context(STYLE | {"svg.hashsalt": self.name}):
+            return svg(self.draw(self.data), self.title)
+
+    def write(self, to: Path, described: str = "") -> None:
+        """Write NAME.pdf, NAME.svg, NAME.png and NAME.csv into a directory; the same data give the same bytes.
+
+        `described` is the caption in words, for those who cannot see the SVG.
+        """
+        with rc_context(STYLE | {"svg.hashsalt": self.name}):
+            figure = self.draw(self.data)
+            files = {
+                "pdf": saved(figure, "pdf"),
+                "svg": svg(figure, self.title, described, ink="black").encode(),
+                "png": saved(figure, "png", dpi=DPI, facecolor="white"),
+                "csv": self.data.to_csv(index=False).encode(),
+            }
+        for ending, data in files.items():
+            write_atomically(to / f"{self.name}.{ending}", data)

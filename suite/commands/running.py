@@ -11,10 +11,12 @@ from suite.commands.shared import (
     DeviceOption,
     ExecutorOption,
     OfflineOption,
+    OpenOption,
     OutOption,
     SetOption,
     WorkersOption,
     check,
+    open_page,
     options,
     show_waiting,
 )
@@ -34,6 +36,7 @@ def quickstart(
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     override: SetOption = None,
+    open_it: OpenOption = False,
 ) -> None:
     """Run the recipe that ships with the package: a small real model, every method, in minutes on a laptop."""
     from suite import recipes
@@ -41,7 +44,7 @@ def quickstart(
 
     path = Path(recipes.__file__).with_name("quickstart.yaml")
     chosen = [f"name=quickstart-{file_name(model)}", f"models={model}"] if model else []
-    run(path, out, offline, device, workers=workers, override=[*chosen, *(override or ())])
+    run(path, out, offline, device, workers=workers, override=[*chosen, *(override or ())], open_it=open_it)
 
 
 def run(  # noqa: PLR0913 - a command's options
@@ -54,21 +57,24 @@ def run(  # noqa: PLR0913 - a command's options
     address: AddressOption = None,
     cpus: CpusOption = None,
     override: SetOption = None,
+    open_it: OpenOption = False,
 ) -> None:
     """Run a recipe, or go on with it where it stopped."""
     check()
     from suite.recipe_file import load_recipe
 
     where = options(out, offline, device, executor, workers, address, cpus)
-    stop_if_failed(execute(load_recipe(recipe, override or ()), where))
+    stop_if_failed(execute(load_recipe(recipe, override or ()), where, open_it))
 
 
-def execute(recipe: "Recipe", where: "Options") -> "Outcome":
-    """Run a recipe and show what came of it."""
+def execute(recipe: "Recipe", where: "Options", open_it: bool = False) -> "Outcome":
+    """Run a recipe and show what came of it, in a browser if it is to be opened."""
     from suite.runner import run as run_recipe
 
     outcome = run_recipe(recipe, where)
-    _show(outcome)
+    page = _show(outcome)
+    if open_it:
+        open_page(page)
     return outcome
 
 
@@ -78,14 +84,15 @@ def stop_if_failed(outcome: "Outcome") -> None:
         raise typer.Exit(1)
 
 
-def _show(outcome: "Outcome") -> None:
+def _show(outcome: "Outcome") -> Path:
     from reports.build import Report
-    from reports.material import Material
+    from reports.load import material_of
     from suite.tracking import page_command
 
-    report = Report(Material(outcome.rows))
+    report = Report(material_of(outcome.folder, outcome.rows))
     page = report.write(outcome.folder / "report")
     typer.echo(f"\n{report.text()}")
     typer.echo(f"report:  {page}")
     typer.echo(f"mlflow:  {page_command(outcome.tracking_uri)}")
     show_waiting(outcome)
+    return page

@@ -12,6 +12,7 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder for results; each
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use what is on this machine; ask nobody.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 CellArgument = Annotated[Path, typer.Argument(help="A finished cell's folder, runs/NAME/cells/ID.")]
+OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key, such as methods.rtn.bits=3."),
@@ -71,3 +72,11 @@ def show_waiting(outcome: "Outcome") -> None:
     """How many rows the tracking store has not received, and how to send them."""
     if outcome.untracked:
         typer.echo(f"{outcome.untracked} rows wait for the tracking store: nowag-bench sync {outcome.folder}")
+
+
+def open_page(page: Path) -> None:
+    """Show a page in a browser, or say that there is none."""
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        typer.echo(f"no browser on this machine: open {page} in one")

@@ -9,7 +9,7 @@ from suite.commands.running import execute, stop_if_failed
 from suite.commands.shared import DeviceOption, OfflineOption, OutOption, SetOption, check, options
 
 if TYPE_CHECKING:
-    from reports.tuning import SearchReport
+    from reports.material import Search
     from suite.runner import Outcome
     from suite.tuning.recipe import TuneRecipe
     from suite.tuning.search import Searched
@@ -41,32 +41,31 @@ def search_and_confirm(
     asked: "TuneRecipe", out: Path, offline: bool, device: str, storage: str | None = None
 ) -> "Outcome":
     """Search, run what was found beside the default on unseen text, and show both."""
+    from reports.searches import write_search
     from suite.tuning.best import write_best
     from suite.tuning.search import Options, search
 
     searched = search(asked, Options(out, offline, device, storage))
+    write_search(_left(asked, searched), searched.folder / "search")  # before the run, whose report tells of it
     outcome = execute(write_best(asked, searched), options(out, offline, device))
-    report = _report(asked, searched, outcome)
-    page = report.write(searched.folder / "search")
-    typer.echo(f"\n{report.text()}")
-    typer.echo(f"search:  {page}")
     typer.echo(f"trials:  optuna-dashboard {_storage(searched, storage)}  (pip install optuna-dashboard)")
     return outcome
 
 
-def _report(asked: "TuneRecipe", searched: "Searched", outcome: "Outcome") -> "SearchReport":
-    from reports.tuning import SearchReport, confirmations
+def _left(asked: "TuneRecipe", searched: "Searched") -> "Search":
+    from reports.material import Search
     from suite.tuning.best import pairs
     from suite.tuning.record import importances, records
 
     found = pairs(searched)
-    return SearchReport(
+    return Search(
         name=asked.recipe.name,
-        trials=records(searched, asked.tuning),
         objective=asked.tuning.objectives[0],
+        trials=records(searched, asked.tuning),
         importances=importances(searched, asked.tuning),
-        confirmations=confirmations(outcome.rows, [pair.settings for pair in found]),
+        pairs=[pair.settings for pair in found],
         notes=[note for pair in found if (note := pair.note)],
+        seen=searched.seen,
     )
 
 

@@ -45,6 +45,7 @@ class Searched:
     space: Space
     candidates: Candidates
     tracking_uri: str
+    seen: tuple[str, ...]  # ids of the protocols that trials were judged by
 
 
 def search(asked: TuneRecipe, options: Options) -> Searched:
@@ -75,7 +76,8 @@ def search(asked: TuneRecipe, options: Options) -> Searched:
             study = open_study(open_storage(folder, options.storage), _name(asked, space, prepared), tuning)
             ladder = ladder_of(bench, prepared, scored, Desk(folder, tracker), tuning)
             Loop(study, space, candidates, ladder, tuning, shared=options.storage is not None).run()
-    return Searched(options.out / recipe.name, study, space, candidates, uri)
+    seen = tuple(rung.evaluation.id for rung in scored)
+    return Searched(options.out / recipe.name, study, space, candidates, uri, seen)
 
 
 def _name(asked: TuneRecipe, space: Space, prepared: Prepared) -> str:

@@ -5,8 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
+from reports.comparisons import comparisons
+from reports.coverage import coverages
+from reports.facts import facts
+from reports.figures.drawing import Drawing
+from reports.material import Material, Search
+from reports.page import Contents
+from reports.wording import Caption
 from suite.results import Row, TaskScore
 
 
@@ -68,5 +77,60 @@ def make_task(make_row: Callable[..., Row]) -> Callable[..., Row]:
         )
         protocol = {"protocol": f"{task}, lm-eval 0.4.13, zero-shot", "protocol_id": f"{task}-{limit}"}
         return make_row(row_id, **{"quality": None, "task": score, "measures": "task", **protocol, **given})
+
+    return make
+
+
+@pytest.fixture
+def make_contents() -> Callable[..., Contents]:
+    """What a page of these rows shows, with any of it given by keyword, and what ledgers are kept."""
+
+    def make(rows: list[Row], **given: Any) -> Contents:
+        material = Material(rows, ledgers=given.pop("ledgers", {}))
+        values: dict[str, Any] = {
+            "title": "quickstart",
+            "sentences": ["What was measured.", "What came out.", "How far it can be trusted."],
+            "comparisons": comparisons(rows),
+            "coverages": coverages(rows),
+            "material": material,
+            **dict.fromkeys(("grids", "drawings", "reproductions", "searches"), ()),
+        }
+        return Contents(**values | given)
+
+    return make
+
+
+@pytest.fixture
+def search() -> Search:
+    """Three finished trials, the second the best, and one that was stopped; dim matters most by KL."""
+
+    def record(number: int, kl: float | None = None, bits: float = 2.0, **more: Any) -> dict[str, Any]:
+        settings = {"settings.dim": 4, "settings.damping": 0.0123456}
+        own = {"trial": number, "state": "finished", "best": False, "method": "nowag-vq", **settings}
+        return {**own, "predicted_bits": bits, "kl": kl, "seconds": 1.0, **more}
+
+    return Search(
+        name="s",
+        objective="kl",
+        trials=[
+            record(0, 0.5, 2.0),
+            record(1, 0.4, 2.2, best=True),
+            record(2, 0.6, 2.1),
+            record(3, state="stopped"),
+        ],
+        importances={"kl": {"damping": 0.25, "dim": 0.75}, "proxy": {"damping": 0.6, "dim": 0.4}},
+        pairs=[({"dim": 4}, {"dim": 6})],
+        notes=["a note"],
+        seen=["seen"],
+    )
+
+
+@pytest.fixture
+def make_drawing(make_row: Callable[..., Row]) -> Callable[[pd.DataFrame], Drawing]:
+    """A figure of any data, with nothing in it."""
+
+    def make(data: pd.DataFrame) -> Drawing:
+        caption = Caption("coverage", facts([make_row()]))
+        return Drawing("front", "Size against quality", caption, data, lambda _: Figure(figsize=(6, 4)))
 
     return make

@@ -131,3 +131,9 @@ def test_a_method_that_damps_nothing_is_explained(make_row: MakeRow, raised: int
 
 def test_every_model_has_its_own(make_row: MakeRow) -> None:
     assert len(coverages([make_row("a"), make_row("b", model="other")])) == 2
+
+
+def test_the_caption_says_budget_seeds_and_machine(make_row: MakeRow) -> None:
+    caption = Wording().caption(only([make_row("a", audit=audit())]).table.caption)
+    for part in ("smollm2-135m (weights f1)", "c4, 8 x 512 tokens", "Seeds: 0.", "Test CPU"):
+        assert part in caption

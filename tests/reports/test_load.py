@@ -1,13 +1,16 @@
-"""From files to rows, and from rows to a flat frame."""
+"""From files to rows and what lies beside them, and from rows to a flat frame."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reports.load import frame, load
-from suite.errors import ResultError
+from reports.load import frame, gather, load, material_of, merged
+from reports.material import Material, Search
+from reports.searches import write_search
+from suite.errors import ConfigError, ResultError
 from suite.results import Journal, Row
 
 MakeRow = Callable[..., Row]
@@ -29,6 +32,77 @@ def test_of_two_files_the_newer_row_of_an_id_wins(tmp_path: Path, make_row: Make
 def test_nothing_to_read_is_an_error_that_names_the_place(tmp_path: Path, name: str) -> None:
     with pytest.raises(ResultError, match=str(tmp_path / name)):
         load(tmp_path / name)
+
+
+def test_copies_that_mlflow_keeps_are_no_results(tmp_path: Path, make_row: MakeRow) -> None:
+    Journal(tmp_path / "run" / "results.jsonl").append(make_row("a"))
+    Journal(tmp_path / "mlartifacts" / "1" / "results.jsonl").append(make_row("b"))
+    assert [row.row_id for row in load(tmp_path)] == ["a"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_row: MakeRow) -> Path:
+    """A run's folder with one row and all that a run leaves beside it."""
+    Journal(tmp_path / "run" / "results.jsonl").append(make_row("a"))
+    left = {
+        "cells/cell-a/manifest.json": {"layers": {"q_proj": {"output_error": 0.5}}, "seed": 0},
+        "cells/cell-of-others/manifest.json": {"layers": {}},
+        "ledger/led9e4.json": {"seed": 3, "spans": [[1, 2]]},
+    }
+    for name, values in left.items():
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text(json.dumps(values))
+    return tmp_path / "run"
+
+
+def test_layers_ledgers_and_searches_are_found_beside_the_rows(run: Path) -> None:
+    search = Search("s", "kl", [{"trial": 0}], {}, [])
+    write_search(search, run / "search")
+    found = gather([run.parent])
+    assert found.layers == {"cell-a": {"q_proj": {"output_error": 0.5}}}
+    assert found.ledgers == {"led9e4": {"seed": 3}}
+    assert [each.name for each in found.searches] == ["s"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\udcff"])
+def test_what_is_damaged_beside_the_rows_is_left_out_and_named(
+    run: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    damaged = [run / name for name in ("cells/cell-a/manifest.json", "ledger/led9e4.json", "search/search.json")]
+    for path in damaged:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode(errors="surrogateescape"))
+    found = gather([run])
+    assert (found.layers, found.ledgers, found.searches) == ({}, {}, [])
+    assert [str(path) in line for path, line in zip(damaged, caplog.messages, strict=True)] == [True] * 3
+
+
+def test_a_runs_material_has_the_rows_that_are_given(run: Path, make_row: MakeRow) -> None:
+    others = [make_row("b", cell_id="cell-of-nobody", ledger="none")]
+    assert material_of(run, others) == Material(others, searches=[])
+
+
+def test_a_source_that_is_named_twice_counts_once(run: Path) -> None:
+    write_search(Search("s", "kl", [], {}, []), run / "search")
+    found = gather([run, run / "results.jsonl", run.parent])
+    assert (len(found.rows), len(found.searches)) == (1, 1)
+
+
+def test_a_filter_chooses_by_settings_too_and_leaves_nothing_of_the_others(run: Path, make_row: MakeRow) -> None:
+    Journal(run / "results.jsonl").append(make_row("b", settings={"norm": {"rows": True}}))
+    found = gather([run], "settings.norm.rows == True")
+    assert ([row.row_id for row in found.rows], found.layers) == (["b"], {})
+
+
+def test_a_filter_that_no_row_fits_is_an_error(run: Path) -> None:
+    with pytest.raises(ConfigError, match="seed > 5.*none of 1 rows"):
+        gather([run], "seed > 5")
+
+
+def test_of_several_sources_the_newest_row_of_an_id_is_kept(make_row: MakeRow) -> None:
+    old, new = (make_row("a", seed=year, created=f"20{year}-01-01T00:00:00+00:00") for year in (30, 31))
+    both = merged([Material([new], layers={"x": {}}), Material([old], layers={"y": {}})])
+    assert ([row.seed for row in both.rows], list(both.layers)) == ([31], ["x", "y"])
 
 
 def test_the_frame_says_which_size_was_asked_for_and_who_missed_it(make_row: MakeRow) -> None:

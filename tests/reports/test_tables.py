@@ -9,8 +9,10 @@ import pytest
 from scipy import stats
 
 from reports.comparisons import comparisons
+from reports.markdown import render_markdown
 from reports.tables import Table
-from reports.text import render_markdown, render_text
+from reports.text import render_text
+from reports.wording import Wording
 from suite.results import BitsTarget, Row
 
 MakeRow = Callable[..., Row]
@@ -71,7 +73,7 @@ def test_a_void_seed_is_noted_and_the_numbers_are_over_the_rest(make_row: MakeRo
 def test_a_task_that_is_void_is_named(make_task: MakeRow) -> None:
     void = make_task("b", "piqa", acc="0011", status="void", reason="not finite")
     table = only([make_task("a", acc="0001"), void, make_task("c", "piqa", acc="0011", settings={})])
-    assert table.notes[0] == "Wanda 2:4 (dense): piqa: void: not finite"
+    assert table.notes[0] == "† Wanda 2:4 (dense): piqa: void: not finite"
 
 
 def test_a_seed_that_comes_twice_is_never_averaged(make_row: MakeRow) -> None:
@@ -225,5 +227,70 @@ def test_the_dense_model_is_on_no_budget(make_row: MakeRow) -> None:
 
 def test_every_medium_shows_what_is_off_budget(make_row: MakeRow) -> None:
     table = only([make_row("a", match=asked(9.0)), make_row("b", settings={}, match=asked(2.125))])
-    for text in (render_text(table, 200), render_text(table, 80), render_markdown(table)):
+    for text in (render_text(table, 200), render_text(table, 80), render_markdown(table, Wording())):
         assert text.count("2:4 ‡") == 1 and text.count("‡ off budget, ") == 1
+
+
+def test_printed_headers_say_which_way_is_better_and_data_do_not(study: list[Row], make_task: MakeRow) -> None:
+    printed = ["".join(only(study).levels[header]) for header in only(study).headers]
+    assert [header for header in printed if header.endswith("↓")][:2] == ["perplexity ↓", f"{KL} ↓"]
+    assert "top-1 % ↑" in printed and "stored bits/weight" in printed
+    assert only([make_task("a", acc="01")]).levels["arc_easy acc %"] == ("arc_easy acc % ↑",)
+    assert not any(arrow in name for name in only(study).frame for arrow in "↓↑")
+
+
+def test_a_void_task_of_an_entry_that_has_others_has_a_sign(make_task: MakeRow) -> None:
+    void = make_task("b", "piqa", acc="0011", status="void", reason="not finite")
+    table = only([make_task("a", acc="0001"), void, make_task("c", "piqa", acc="0011", settings={})])
+    assert list(table.marks["piqa acc %"]) == ["†", ""]
+    assert not table.marks["arc_easy acc %"].any()
+
+
+def test_an_entry_without_numbers_shows_its_reason_and_no_sign(study: list[Row]) -> None:
+    table = only(study)
+    assert table.reasons[-1] == "unsupported: 576 columns are no multiple of 8"
+    assert not (table.marks != "").any(axis=None)
+    assert table.missing() == ["QuIP# 2 bits (dense): unsupported: 576 columns are no multiple of 8"]
+
+
+def test_tidy_has_a_line_for_each_entry_and_column_at_full_precision(make_windows: MakeRow) -> None:
+    rows = [make_windows("a"), make_windows("b", worse=0.1), make_windows("c", seed=1)]
+    rows[2] = rows[2].model_copy(update={"settings": rows[0].settings})
+    table = only(rows)
+    tidy = table.tidy()
+    assert len(tidy) == 2 * len(table.headers)
+    (line,) = tidy[(tidy["column"] == KL) & (tidy["seeds"] == 2)].to_dict("records")
+    assert (line["method"], line["row_ids"]) == ("Wanda", "a c")
+    assert (line["value"], line["half_width"]) == (table.numbers[KL][0], table.half_widths[KL][0])
+    assert line["best"] == table.best[KL][0]
+
+
+def test_tidy_says_why_a_number_is_missing(study: list[Row]) -> None:
+    tidy = only(study).tidy()
+    assert set(tidy["reason"]) == {"", "unsupported: 576 columns are no multiple of 8"}
+    assert (tidy["value"].isna() & (tidy["reason"] == "") & (tidy["seeds"] > 0)).sum() == 0
+
+
+def test_the_rows_of_each_line_are_known(make_row: MakeRow) -> None:
+    table = only([make_row("a"), make_row("b", settings={}), make_row("c", seed=1)])
+    assert table.row_ids == [["a", "c"], ["b"]]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "endings"),
+    [
+        (("c4, 8 x 512 tokens", "c4, 16 x 512 tokens"), ["-c4-8x512", "-c4-16x512"]),
+        (("in words", "in other words"), ["", "-2"]),
+        (("c4, 8 x 512 tokens", "c4, 8 x 512 tokens, packed"), ["-c4-8x512", "-c4-8x512-2"]),
+    ],
+)
+def test_tables_of_two_budgets_have_two_names(
+    make_row: MakeRow, budgets: tuple[str, str], endings: list[str]
+) -> None:
+    tables = comparisons([make_row(text, calibration=text) for text in budgets])
+    assert [table.name for table in tables] == [f"comparison-smollm2-135m-wiki-validation{end}" for end in endings]
+
+
+def test_names_that_differ_in_case_alone_are_numbered(make_row: MakeRow) -> None:
+    names = [table.name for table in comparisons([make_row("a", model="M"), make_row("b", model="m")])]
+    assert names == ["comparison-M-wiki-validation", "comparison-m-wiki-validation-2"]

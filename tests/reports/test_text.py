@@ -1,12 +1,14 @@
-"""Tables for the terminal and for Markdown hold every number at any width."""
+"""Tables for the terminal hold every number at any width."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from reports.comparisons import comparisons
 from reports.tables import Table
-from reports.text import render_markdown, render_text
+from reports.text import render_text
 from suite.results import Row
 
 MakeRow = Callable[..., Row]
@@ -95,26 +97,27 @@ def test_what_is_marked_has_a_star_and_nothing_else_has(seeds: Table) -> None:
     assert [f"{number}*" in text for number in kl] == list(seeds.best["KL nats/token"]) == [True, True, False]
 
 
-def test_brackets_in_names_are_text_and_not_markup(table: Table) -> None:
-    assert "[validation]" in render_text(table, 120)
+def test_brackets_in_names_are_text_and_not_markup(make_row: Callable[..., Row]) -> None:
+    assert "[bold]" in render_text(comparisons([make_row(title="[bold]")])[0], 120)
 
 
-@pytest.mark.parametrize("render", [render_text, render_markdown])
-def test_the_reason_for_missing_numbers_is_below_the_table(table: Table, render: Callable[[Table], str]) -> None:
+def test_the_reason_for_missing_numbers_is_below_the_table(table: Table) -> None:
     reason = "QuIP# 2 bits (dense): unsupported: 576 columns are no multiple of 8"
-    assert reason in " ".join(render(table).split())
+    assert reason in " ".join(render_text(table).split())
 
 
-def test_markdown_has_a_line_for_each_entry_and_as_many_cells_in_each(table: Table) -> None:
-    lines = [line for line in render_markdown(table).splitlines() if line.startswith("|")]
-    assert len(lines) == len(table.entries) + 2
-    assert {line.count("|") for line in lines} == {len(table.frame.columns) + 1}
+def test_a_header_stands_below_its_groups(table: Table) -> None:
+    levels = table.levels | {"seconds": ("50%", "tiny", "seconds ↓")}
+    lines = render_text(replace(table, levels=levels), 200).splitlines()
+    first = next(index for index, line in enumerate(lines) if "50%" in line)
+    end = lines[first].index("50%") + 3
+    assert [line[:end].split()[-1] for line in lines[first : first + 4]] == ["50%", "tiny", "seconds", "↓"]
 
 
-def test_markdown_has_marks_in_bold_and_intervals_beside_them(seeds: Table) -> None:
-    number, half = (shown["KL nats/token"][0] for shown in (seeds.printed(), seeds.printed_half_widths()))
-    assert f"| **{number}** {half} |" in render_markdown(seeds)
-
-
-def test_a_pipe_in_a_name_does_not_open_a_cell(make_row: MakeRow) -> None:
-    assert "a\\|b" in render_markdown(comparisons([make_row(title="a|b")])[0])
+def test_a_mark_stands_by_its_number_and_in_place_of_a_missing_one(seeds: Table) -> None:
+    number = seeds.printed()["KL nats/token"][2]
+    marks = seeds.marks.assign(**{"KL nats/token": ["", "", "‡"], "seconds": ["†", "", ""]})
+    numbers = seeds.numbers.assign(seconds=[math.nan, 1.0, 1.0])
+    lines = render_text(replace(seeds, marks=marks, numbers=numbers), 200).splitlines()
+    assert [f"{number}‡" in line for line in lines if "Wanda" in line][:3] == [False, False, True]
+    assert [line.count("†") for line in lines if "Wanda" in line][:3] == [1, 0, 0]

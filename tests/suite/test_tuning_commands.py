@@ -7,9 +7,11 @@ import yaml
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
+from reports.searches import confirmations, read_search
 from suite import cli, runner
 from suite.config import Recipe
 from suite.errors import ConfigError
+from suite.results import JOURNAL_NAME, Journal
 from suite.tracking import Tracker
 from suite.tuning import search
 from suite.tuning.tracked import track_trial
@@ -34,7 +36,7 @@ def invoke(*arguments):
     return CliRunner().invoke(cli.app, ["tune", *map(str, arguments)])
 
 
-def test_tune_ends_with_the_verdict_on_unseen_text_the_page_and_the_dashboards_command(
+def test_tune_ends_with_the_verdict_on_unseen_text_and_the_dashboards_command_and_leaves_the_search(
     no_tracking, monkeypatch, recipe_values, calibration_text, tmp_path
 ):
     monkeypatch.setattr(search, "Tracker", runner.Tracker)
@@ -48,9 +50,13 @@ def test_tune_ends_with_the_verdict_on_unseen_text_the_page_and_the_dashboards_c
     folder = tmp_path / "runs" / "tiny"
     assert f"optuna-dashboard {folder / 'optuna.log'}" in result.output and "3 " in result.output
     assert "NoWag-VQ 1 bits d" in result.output and "against" in result.output
-    page = (folder / "search" / "search.html").read_text()
-    assert "On text that the search did not see" in page and page.count("<svg") == 2
-    assert len((folder / "search" / "trials.csv").read_text().splitlines()) > 3
+    left, rows = read_search(folder / "search" / "search.json"), Journal(folder / JOURNAL_NAME).rows()
+    assert len(left.trials) >= 3 and (folder / "search" / "trials.csv").exists()
+    tried = {cell for trial in left.trials for cell in trial["cells"].split()}
+    assert {row.protocol_id for row in rows if row.cell_id not in tried}.isdisjoint(left.seen)
+    assert left.seen and {row.protocol_id for row in rows}.issuperset(left.seen)
+    sentences = [line for each in confirmations(left, rows) for line in each.sentences()]
+    assert sentences and all(line in result.output for line in sentences)
     again = CliRunner().invoke(
         cli.app, ["run", str(folder / "best.yaml"), "--out", str(tmp_path / "runs"), "--offline"]
     )

@@ -1,0 +1,160 @@
+"""Calibration curves: quality by how many tokens a method was calibrated on."""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from reports.alike import by_protocol
+from reports.budgets import Budget, budget_of
+from reports.columns import KL, PERPLEXITY
+from reports.compare import Metric
+from reports.entries import Entry, entries, grouped
+from reports.facts import evaluation, facts
+from reports.figures.drawing import Drawing
+from reports.figures.ink import AXES, HOLLOW, INK, LINES, dense_line, dress, legend_below, log_if_wide, looks
+from reports.figures.naming import distinct
+from reports.material import Material
+from reports.statistics import interval_over_seeds
+from reports.wording import Caption
+from suite.files import file_name
+from suite.results import Row
+
+SERIES = ["method", "source", "length"]
+FEW, MOST_TICKS = 6, 5  # token counts that can all be ticks; ticks of more
+NEAR = 3.0  # times the noise floor: curves that come no nearer are drawn without it
+LEAST = 0.3  # of the lowest mean: where a logarithmic axis cuts off a band
+ACROSS = 3  # panels side by side
+
+
+def drawings(material: Material) -> list[Drawing]:
+    """A figure for each model and protocol under which a method was calibrated on several numbers of tokens."""
+    scored = [row for row in material.rows if row.measures == "perplexity"]
+    models = grouped(scored, lambda row: (row.model, row.model_fingerprint))
+    found = [
+        Drawing(
+            file_name(f"curves-{rows[0].model}-{rows[0].protocol_name}"),
+            "Quality by calibration tokens",
+            Caption("curves", facts(rows) | {"evaluation": evaluation(rows[0]), "noise": _noise(rows)}),
+            data,
+            _draw,
+        )
+        for model in models
+        for rows in by_protocol(model)
+        if len(data := curve_frame(rows))
+    ]
+    return distinct(found)
+
+
+def curve_frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """A line for each method and budget, the same model and protocol in all rows; empty without a curve.
+
+    `mean` is of KL in nats per token, or of perplexity (by logarithms) where a row has no KL, as `measure` says;
+    `low` and `high` are the ends of its 95 % interval over seeds, NaN for a single one. `dense` is the dense
+    model's perplexity, or for KL the noise floor that was measured on it: NaN if there is none.
+    """
+    used = [
+        (entry, budget)
+        for entry in entries([row for row in rows if row.quality and not row.layers])
+        if (budget := budget_of(entry.first.calibration))
+    ]
+    by_kl = all(row.quality and row.quality.kl_mean is not None for entry, _ in used for row in entry.ok)
+    several = len({budget.rest for _, budget in used}) > 1
+    lines = pd.DataFrame([_line(entry, budget, by_kl, several) for entry, budget in used])
+    if not len(lines) or lines.groupby(SERIES)["tokens"].nunique().max() < 2:
+        return pd.DataFrame()
+    floor = Metric("kl").floor(rows)[0] or math.nan
+    return lines.assign(measure=KL if by_kl else PERPLEXITY, dense=floor if by_kl else _dense_perplexity(rows))
+
+
+def _line(entry: Entry, budget: Budget, by_kl: bool, several: bool) -> dict[str, Any]:
+    qualities = [row.quality for row in entry.ok if row.quality]
+    values = [
+        quality.kl_mean if by_kl and quality.kl_mean is not None else math.log(quality.perplexity)
+        for quality in qualities
+    ]
+    mean, half = fmean(values), interval_over_seeds(values)
+    ends = {"mean": mean, "low": mean - half, "high": mean + half}
+    return {
+        "model": entry.first.model,
+        "protocol": entry.first.protocol_name,
+        "method": entry.label,
+        "source": f"{budget.text}, {budget.rest}" if several else budget.text,
+        "length": budget.length,
+        "sequences": budget.sequences,
+        "tokens": budget.tokens,
+        "seeds": len(values),
+        **(ends if by_kl else {name: math.exp(value) for name, value in ends.items()}),
+    }
+
+
+def _dense_perplexity(rows: Sequence[Row]) -> float:
+    found = [row.quality.perplexity for row in rows if row.quality and Entry((row,)).dense]
+    return found[0] if found else math.nan
+
+
+def _noise(rows: Sequence[Row]) -> str:
+    """`0.00012 (bfloat16)`; nothing if it was not measured."""
+    floor, change = Metric("kl").floor(rows)
+    return f"{floor:.2g} ({change})" if change else ""
+
+
+def _draw(data: pd.DataFrame) -> Figure:
+    """A panel for each source, as wide as the range of tokens that it has."""
+    sources = dict(list(data.groupby("source", sort=False)))
+    across, down = min(len(sources), ACROSS), -(-len(sources) // ACROSS)
+    octaves = [1.5 + math.log2(own["tokens"].max() / own["tokens"].min()) for own in sources.values()]
+    figure = Figure(figsize=(3.0 + 3.0 * across, 1.3 + 3.0 * down), layout="constrained")
+    panels = figure.subplots(
+        down, across, sharey=True, squeeze=False, width_ratios=octaves if down == 1 else None
+    ).ravel()
+    for axes, (source, own) in zip(panels, sources.items(), strict=False):
+        dress(axes)
+        axes.set_title(str(source), fontsize=10)
+        axes.set_xlabel("calibration tokens")
+        _draw_panel(axes, own, data)
+    for axes in panels[len(sources) :]:
+        axes.set_visible(False)
+    for axes in panels[::across]:
+        axes.set_ylabel(AXES[data["measure"].iloc[0]])
+    log_if_wide(panels[0], data["mean"])
+    legend_below(figure)
+    return figure
+
+
+def _draw_panel(axes: Axes, own: pd.DataFrame, data: pd.DataFrame) -> None:
+    """A line for each method and length of sequences; looks are the same in all panels."""
+    methods, lengths = looks(data["method"]), sorted(data["length"].unique())
+    least = LEAST * data["mean"].min()
+    for (method, _, length), line in own.sort_values("tokens").groupby(SERIES, sort=False):
+        look = methods[str(method)] | ({"linestyle": LINES[lengths.index(length)]} if len(lengths) > 1 else {})
+        axes.plot(line["tokens"], line["mean"], label=method, **HOLLOW | look | {"markersize": 6})
+        low, high = line["low"].clip(lower=least), line["high"]
+        if len(line) == 1:
+            axes.vlines(line["tokens"], low, high, color=look["color"])
+        else:
+            axes.fill_between(line["tokens"], low, high, color=look["color"], alpha=0.13, linewidth=0)
+    for index, length in enumerate(lengths):
+        if len(lengths) > 1:
+            axes.plot([], [], color=INK, linestyle=LINES[index], label=f"sequences of {length:,} tokens")
+    _by_octaves(axes, own["tokens"])
+    dense, by_kl = data["dense"].iloc[0], data["measure"].iloc[0] == KL
+    if not math.isnan(dense) and (not by_kl or data["mean"].min() < NEAR * dense):
+        dense_line(axes, dense, "noise floor" if by_kl else "dense")
+
+
+def _by_octaves(axes: Axes, tokens: pd.Series) -> None:
+    """Tokens by powers of two, half an octave of room to both sides."""
+    counts = sorted(tokens.unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(counts[0] / math.sqrt(2), counts[-1] * math.sqrt(2))
+    axes.xaxis.set_major_locator(
+        FixedLocator(counts) if len(counts) <= FEW else LogLocator(base=2, numticks=MOST_TICKS)
+    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: f"{tokens:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
