@@ -77,13 +77,12 @@ class Report:
 
         Coverage is a sentence for each model, or its table where something is out of order.
         """
-        columns = width or shutil.get_terminal_size().columns
         tables = [self._shown(table, width) for table in (*self.comparisons, *self.reproductions)]
         covered = [
             each.sentence + "\n" if each.sentence else self._shown(each.table, width) for each in self.coverages
         ]
         said = [section.text() + "\n" for section in self.sections]
-        return "\n".join([*tables, *covered, *said, *(textwrap.fill(each, columns) for each in self.sentences)])
+        return "\n".join([*tables, *covered, *said, *(_wrapped(each, width) for each in self.sentences)])
 
     def write(self, to: Path) -> Path:
         """Write the page, report.md, rows.{csv,parquet}, tables/ and figures/ into a directory -> the page's path.
@@ -120,7 +119,7 @@ class Report:
         write_atomically(to / INDEX, json.dumps(names, indent=1).encode())
 
     def _shown(self, table: Table, width: int | None) -> str:
-        return f"{self.wording.caption(table.caption)}\n{render_text(table, width)}"
+        return f"{_wrapped(self.wording.caption(table.caption), width)}\n{render_text(table, width)}"
 
     @property
     def _title(self) -> str:
@@ -157,3 +156,7 @@ class Report:
             tables=[render_markdown(table, self.wording) for table in self.tables],
             notes=list(chain.from_iterable(section.text().split("\n") for section in self.sections)),
         )
+
+
+def _wrapped(text: str, width: int | None) -> str:
+    return textwrap.fill(text, width or shutil.get_terminal_size().columns, break_on_hyphens=False)

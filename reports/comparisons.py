@@ -12,6 +12,7 @@ from reports.alike import by_budget, by_protocol, side_by_side
 from reports.columns import BITS, HIGHER, LOWER, Column, kl, mean_accuracy, of, perplexity, task_columns
 from reports.entries import entries, grouped
 from reports.facts import evaluation, evaluation_of_tasks, facts
+from reports.naming import protocol_file
 from reports.tables import Table, named_apart, tabulate
 from reports.wording import Caption
 from suite.files import file_name
@@ -49,7 +50,7 @@ def _perplexity(rows: Sequence[Row]) -> Table:
         Column("seconds", of("cost", "seconds"), 1, better=LOWER),
         Column(memory[0], of("cost", memory[1]), better=LOWER),
     ]
-    return _comparison(rows, rows[0].protocol_name, evaluation(rows[0]), columns)
+    return _comparison(rows, protocol_file(rows[0]), evaluation(rows[0]), columns)
 
 
 def _zero_shot(rows: Sequence[Row], scores: Mapping[str, TaskScore]) -> Table:

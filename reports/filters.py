@@ -35,8 +35,11 @@ def chosen(text: str, lines: Sequence[Mapping[str, Any]]) -> list[bool]:
     differs from nothing, is below and above nothing. ConfigError for anything else.
     """
     wish = _Filter(text, list(dict.fromkeys(name for line in lines for name in line)))
-    tree = wish.parsed()
-    return [wish.holds(tree, line) for line in lines]
+    try:
+        tree = wish.parsed()
+        return [wish.holds(tree, line) for line in lines]
+    except RecursionError:
+        raise wish.wrong("it goes too deep") from None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class _Filter:
             tokens = tokenize.generate_tokens(io.StringIO(self.text.strip()).readline)
             return ast.parse(tokenize.untokenize([_as_python(*token[:2]) for token in tokens]), mode="eval").body
         except (SyntaxError, ValueError, tokenize.TokenError):
-            raise self._wrong("it cannot be read") from None
+            raise self.wrong("it cannot be read") from None
 
     def holds(self, node: ast.expr, line: Mapping[str, Any]) -> bool:
         """Whether a comparison, or several of them, is true of a line; all parts are looked at."""
@@ -63,7 +66,7 @@ class _Filter:
             case ast.Compare(left=left, ops=ops, comparators=rights):
                 sides = [self._value(side, line) for side in (left, *rights)]
                 return all([self._compared(op, *pair) for op, *pair in zip(ops, sides, sides[1:], strict=False)])
-        raise self._wrong(f"{ast.unparse(node)} is no comparison")
+        raise self.wrong(f"{ast.unparse(node)} is no comparison")
 
     def _value(self, node: ast.expr, line: Mapping[str, Any]) -> Any:
         match node:
@@ -75,13 +78,13 @@ class _Filter:
                 return tuple(self._value(part, line) for part in parts)
             case ast.Name() | ast.Attribute():
                 return self._column(ast.unparse(node), line)
-        raise self._wrong(f"{ast.unparse(node)} is no name, number or text")
+        raise self.wrong(f"{ast.unparse(node)} is no name, number or text")
 
     def _column(self, name: str, line: Mapping[str, Any]) -> Any:
         prefix, _, rest = name.partition(".")
         column = rest if prefix in (*TEXTS, *GROUPS) else name
         if column not in self.names:
-            raise self._wrong(
+            raise self.wrong(
                 f"the rows have no {column}.{nearest(column, list(self.names))} rows.csv has all names"
             )
         value = line.get(column)
@@ -90,7 +93,7 @@ class _Filter:
     def _compared(self, op: ast.cmpop, a: Any, b: Any) -> bool:
         """Text and numbers are never equal, and neither is above the other."""
         if type(op) not in COMPARISONS:
-            raise self._wrong("the comparisons are ==, !=, <, <=, >, >= and in")
+            raise self.wrong("the comparisons are ==, !=, <, <=, >, >= and in")
         if _missing(a) or _missing(b):
             return False
         try:
@@ -98,7 +101,8 @@ class _Filter:
         except TypeError:
             return False
 
-    def _wrong(self, why: str) -> ConfigError:
+    def wrong(self, why: str) -> ConfigError:
+        """The one line for a filter that cannot be used."""
         return ConfigError(f"--filter is {self.text!r}: {why}; for files it is such as {EXAMPLE}")
 
 

@@ -16,6 +16,7 @@ from reports.columns import BITS, Column, kl, mean_accuracy, perplexity, task_co
 from reports.entries import Entry, entries, grouped, weights
 from reports.facts import evaluation, evaluation_of_tasks, facts
 from reports.families import family_of, group_of, order, settings_of
+from reports.naming import protocol_file
 from reports.published import Beside, besides, scored_as
 from reports.reproductions import sources
 from reports.tables import Table, named_apart, tabulate
@@ -206,7 +207,7 @@ def _settings(line: Sequence[Entry]) -> str:
 
 def _of_windows(family: str, rows: Sequence[Row]) -> Iterator[Grid]:
     """Perplexity and KL; the dense model has no KL to itself."""
-    how, name = evaluation(rows[0]), rows[0].protocol_name
+    how, name = evaluation(rows[0]), protocol_file(rows[0])
     yield Grid(family, rows, Measure(f"perplexity-{name}", "perplexity", how, [perplexity("perplexity")]))
     words = "KL to the dense model in nats per token"
     columns = [replace(kl(), header="KL")]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from reports.filters import chosen
 from reports.material import Material, Search
+from reports.order import in_order
 from reports.searches import SEARCH_NAME, read_search
 from suite.errors import ConfigError, ResultError
 from suite.results import DENSE, JOURNAL_NAME, MANIFEST_NAME, Cost, Journal, Quality, Row, Size, TaskScore
@@ -33,58 +35,96 @@ def load(path: Path) -> list[Row]:
 
     Raises ResultError if there is nothing there.
     """
-    rows = _newest(row for file in _journals(path) for row in Journal(file).rows())
-    if not rows:
-        raise ResultError(f"no rows at {path}; name a {JOURNAL_NAME} or a directory that holds one")
-    return rows
+    return in_order(_rows([path]), _folders([path]))
 
 
-def gather(paths: Sequence[Path], where: str = "") -> Material:
+def gather(paths: Sequence[Path], where: str = "", fetched: Sequence[Path] = ()) -> Material:
     """Rows of results files, or of those below directories, that fit a filter, and what lies beside them.
 
-    Of equal row_ids the newest. Raises ResultError where there are no rows, ConfigError if the filter is wrong or
-    leaves none.
+    `fetched` are directories of rows that a store has chosen by a filter of its own. Of equal row_ids the newest.
+    Raises ResultError where there are no rows, ConfigError if the filter is wrong or leaves none.
     """
-    rows = _newest(row for path in paths for row in load(path))
-    folders = dict.fromkeys(file.resolve().parent for path in paths for file in _journals(path))
-    if where and rows:
-        kept = chosen(where, [_flat(row) | row.named_settings for row in rows])
-        rows = [row for row, fits in zip(rows, kept, strict=True) if fits]
-        if not rows:
-            raise ConfigError(f"--filter is {where!r}, which none of {len(kept)} rows fits; text stands in quotes")
-    return merged([material_of(folder, rows) for folder in folders])
-
-
-def merged(parts: Sequence[Material]) -> Material:
-    """Several sources as one; of equal row_ids the newest."""
+    rows = _rows(paths)
+    rows = _newest([*(_fitting(rows, where) if where and rows else rows), *_rows(fetched)])
+    folders = _folders([*paths, *fetched])
+    parts = [material_of(folder, rows) for folder in folders]
     return Material(
-        rows=_newest(row for part in parts for row in part.rows),
+        rows=in_order(rows, folders),
         layers={cell: notes for part in parts for cell, notes in part.layers.items()},
         ledgers={name: entry for part in parts for name, entry in part.ledgers.items()},
         searches=[search for part in parts for search in part.searches],
     )
 
 
+def newest_run(path: Path) -> Path:
+    """Of the runs below a directory that whose results file was written last. ResultError where there is none."""
+    found = _journals(path) if path.is_dir() else []
+    if not found:
+        raise _nothing_at(path)
+    return max(found, key=lambda file: file.stat().st_mtime_ns).parent
+
+
 def material_of(folder: Path, rows: Sequence[Row]) -> Material:
-    """These rows with what the results directory `folder` holds of their cells and ledger entries, and its search.
+    """These rows with what the results directory `folder` holds of their cells, ledger entries and search.
 
     What is missing or damaged is left out.
     """
     manifests = _read({row.cell_id: folder / "cells" / row.cell_id / MANIFEST_NAME for row in rows})
     entries = _read({row.ledger: folder / "ledger" / f"{row.ledger}.json" for row in rows if row.ledger})
+    recipes = {row.recipe for row in rows}
     return Material(
         rows=rows,
         layers={cell: manifest["layers"] for cell, manifest in manifests.items() if "layers" in manifest},
         ledgers={name: {key: entry[key] for key in entry if key != "spans"} for name, entry in entries.items()},
-        searches=_searches(folder / "search" / SEARCH_NAME),
+        searches=[each for each in _searches(folder / "search" / SEARCH_NAME) if each.name in recipes],
     )
 
 
+def _rows(paths: Sequence[Path]) -> list[Row]:
+    """The newest of each id. ResultError for a path without any."""
+    found: list[Row] = []
+    for path in paths:
+        rows = [row for file in _journals(path) for row in Journal(file).rows()]
+        if not rows:
+            raise _nothing_at(path)
+        found += rows
+    return _newest(found)
+
+
+def _nothing_at(path: Path) -> ResultError:
+    return ResultError(f"no rows at {path}; name a {JOURNAL_NAME} or a directory that holds one")
+
+
+def _fitting(rows: Sequence[Row], where: str) -> list[Row]:
+    kept = chosen(where, [_flat(row) | row.named_settings for row in rows])
+    fitting = [row for row, fits in zip(rows, kept, strict=True) if fits]
+    if not fitting:
+        raise ConfigError(f"--filter is {where!r}, which none of {len(rows)} rows fits; text stands in quotes")
+    return fitting
+
+
+def _folders(paths: Sequence[Path]) -> list[Path]:
+    """The runs' folders, each once."""
+    return list(dict.fromkeys(file.resolve().parent for path in paths for file in _journals(path)))
+
+
 def _journals(path: Path) -> list[Path]:
-    """The file itself, or those below a directory."""
+    """The file itself, or those below a directory, links followed. OSError where one may not look."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.rglob(JOURNAL_NAME) if ARTIFACTS not in file.relative_to(path).parts)
+    found: list[Path] = []
+    seen: set[str] = set()  # links may lead in a circle
+    for folder, below, files in os.walk(path, onerror=_refuse, followlinks=True):
+        here = os.path.realpath(folder)
+        below[:] = [] if here in seen else sorted(name for name in below if name != ARTIFACTS)
+        if here not in seen and JOURNAL_NAME in files:
+            found.append(Path(folder, JOURNAL_NAME))
+        seen.add(here)
+    return found
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _newest(rows: Iterable[Row]) -> list[Row]:

@@ -12,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from reports.coverage import Coverage
+from reports.entries import grouped
 from reports.figures.drawing import Drawing
 from reports.load import frame
 from reports.material import Material
@@ -24,6 +25,7 @@ from suite.results import Cost, Quality, Row, Size, TaskScore
 LINES = 50  # of a figure's data that the page shows; what is downloaded has all
 PLAIN = 50_000  # characters of CSV: longer ones are compressed
 GROUPS = {"bits": "size", "quality": "quality", "task": "task", "noise": "noise", "cost": "cost", "audit": "audit"}
+OF_A_BUDGET = ("calibration", "seeds", "machine", "date")  # facts in which tables of one thing may differ
 TOO_LONG = {"quality": {"window_nll", "window_kl"}, "task": {"items"}}  # a number for each window or item
 IDENTITY = (
     *("row_id", "cell_id", "recipe", "recipe_sha256", "reproduces", "model", "model_fingerprint", "revision"),
@@ -62,10 +64,10 @@ def page(contents: Contents, wording: Wording) -> str:
         title=contents.title,
         sentences=contents.sentences,
         methods=list(dict.fromkeys(row.title for row in material.rows)),
-        grids=[html(table, wording) for table in contents.grids],
-        comparisons=[html(table, wording) for table in contents.comparisons],
+        grids=_tables(contents.grids, wording),
+        comparisons=_tables(contents.comparisons, wording),
         figures=[_figure(drawing, wording) for drawing in contents.drawings],
-        reproductions=[html(table, wording) for table in contents.reproductions],
+        reproductions=_tables(contents.reproductions, wording),
         searches=[(section, _data(section.trials)) for section in contents.searches],
         coverages=[(each.sentence, html(each.table, wording)) for each in contents.coverages],
         all_rows=_download("rows", frame(material.rows)),
@@ -77,6 +79,25 @@ def page(contents: Contents, wording: Wording) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _tables(tables: Sequence[Table], wording: Wording) -> list[list[dict[str, Any]]]:
+    """Tables of one thing under several calibration budgets together; all but the first budget's are folded."""
+
+    def key(table: Table) -> tuple[tuple[str, str], ...]:
+        return tuple((name, said) for name, said in table.caption.facts.items() if name not in OF_A_BUDGET)
+
+    return [
+        [
+            {
+                "html": html(table, wording),
+                "calibration": (budget := table.caption.facts["calibration"]),
+                "folded": budget != alike[0].caption.facts["calibration"],
+            }
+            for table in alike
+        ]
+        for alike in grouped(tables, key)
+    ]
 
 
 def _figure(drawing: Drawing, wording: Wording) -> dict[str, Any]:
@@ -123,7 +144,8 @@ def _rows(material: Material) -> Iterator[dict[str, Any]]:
         yield {
             "id": row.row_id,
             "name": f"{row.label}, statistics {row.statistics_mode}, seed {row.seed}",
-            "where": f"{row.model}, {row.protocol_name}",
+            "result": _result(row),
+            "where": "; ".join(filter(None, (row.model, row.protocol_name, row.calibration))),
             "trouble": "" if row.status == "ok" else f"{row.status}: {row.reason or 'no reason given'}",
             "groups": {name: _said(group) for name, group in groups.items()},
             "calibration": row.calibration,
@@ -133,6 +155,13 @@ def _rows(material: Material) -> Iterator[dict[str, Any]]:
             "environment": places[_key(row)],
             "machine": row.environment.get("machine", "not recorded"),
         }
+
+
+def _result(row: Row) -> str:
+    """The number that tells a row from its like: its perplexity, or the first figure of its task."""
+    if row.quality:
+        return f"perplexity {row.quality.perplexity:,.2f}"
+    return next((f"{name} {value:.3f}" for name, value in (row.task.metrics if row.task else {}).items()), "")
 
 
 def _ledgers(material: Material) -> dict[str, tuple[str, Facts]]:

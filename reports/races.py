@@ -54,6 +54,11 @@ class Race:
         return [self.field.entries[line] for line in (self.lines[0], *marked)]
 
     @property
+    def of_one_method(self) -> bool:
+        """Whether only settings of one method stand against each other."""
+        return len({self.field.entries[line].first.title for line in self.lines}) == 1
+
+    @property
     def number(self) -> str:
         """The best."""
         return f"{self.field.numbers[self.lines[0]]:,.{self.field.column.decimals}f}"

@@ -30,9 +30,9 @@ class Confirmation:
     default: Row
     verdicts: tuple[Verdict, ...]
 
-    def sentences(self) -> list[str]:
-        """One for each metric."""
-        return [f"{self._sizes}: {_in_words(each)}" for each in self.verdicts]
+    def sentence(self) -> str:
+        """Both with their sizes, and a verdict for each metric."""
+        return f"{self._sizes}: {'; '.join(map(_in_words, self.verdicts))}"
 
     @property
     def _sizes(self) -> str:
@@ -47,7 +47,7 @@ class SearchSection:
     name: str
     summary: str  # how many trials came to which end
     found: list[str]  # a line for each of the best trials
-    sentences: list[str]  # verdicts on unseen text, empty where there is nothing to compare
+    sentences: list[str]  # a pair's verdicts on unseen text each, empty where there is nothing to compare
     notes: Sequence[str]
     trials: pd.DataFrame  # the best of those that were finished, best first, all of it text
 
@@ -62,8 +62,8 @@ def search_sections(material: Material) -> list[SearchSection]:
         SearchSection(
             name=search.name,
             summary=_summary(search),
-            found=[_found(search, trial) for trial in search.trials if trial["best"]],
-            sentences=[line for each in confirmations(search, material.rows) for line in each.sentences()],
+            found=[_found(search, trial) for trial in _smallest_first(search.trials)],
+            sentences=[each.sentence() for each in confirmations(search, material.rows)],
             notes=search.notes,
             trials=_best(search),
         )
@@ -111,6 +111,12 @@ def _summary(search: Search) -> str:
     return f"{search.name}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
+def _smallest_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The best: one, or of two objectives a front."""
+    best = [trial for trial in trials if trial["best"]]
+    return sorted(best, key=lambda trial: float(trial["predicted_bits"]))
+
+
 def _found(search: Search, trial: Mapping[str, Any]) -> str:
     return (
         f"best: trial {trial['trial']}, {search.objective} {trial[search.objective]:.4g}, "
@@ -148,7 +154,9 @@ def _short(value: Any) -> str:
 
 def _in_words(verdict: Verdict) -> str:
     why = f" ({verdict.why})" if verdict.why else ""
-    return f"{verdict.metric} {verdict.value_a:.4g} against {verdict.value_b:.4g}, {verdict.word}{why}"
+    decimals = 2 if verdict.metric == "perplexity" else 4
+    found, default = (f"{value:,.{decimals}f}" for value in (verdict.value_a, verdict.value_b))
+    return f"{verdict.metric} {found} against {default}, {verdict.word}{why}"
 
 
 def _bits(row: Row) -> float:

@@ -3,7 +3,6 @@
 Which lines and columns a table has is for others to say: `reports.grids`, `reports.comparisons` and so on.
 """
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +11,12 @@ from os.path import commonprefix
 
 import pandas as pd
 
-from reports.budgets import budget_of
 from reports.columns import HIGHER, LOWER, Column
 from reports.entries import Entry, entries
 from reports.marks import MISSING, OFF_BUDGET, Contest, mark_note
+from reports.naming import budget_file, numbered
 from reports.notes import off_budget_notes, seeds_notes, trouble_notes
 from reports.wording import Caption
-from suite.files import file_name
 
 SEEDS = "seeds"
 OVER_SEEDS = "±: half of the 95 % interval of the mean over seeds (Student's t)."
@@ -179,21 +177,10 @@ def tabulate(
 
 def named_apart(tables: Sequence[Table]) -> list[Table]:
     """The tables under names of which no two are equal: by their budgets where those differ, else by a number."""
-    budgets = [budget_of(table.caption.facts["calibration"]) for table in tables]
-    told = Counter(name for name, _ in {(t.name.lower(), b) for t, b in zip(tables, budgets, strict=True)})
-    taken: set[str] = set()
-    found = []
-    for table, budget in zip(tables, budgets, strict=True):
-        words = (
-            f"-{budget.text}-{budget.sequences}x{budget.length}" if budget and told[table.name.lower()] > 1 else ""
-        )
-        name = base = file_name(table.name + words)
-        numbers = itertools.count(2)
-        while name.lower() in taken:
-            name = f"{base}-{next(numbers)}"
-        taken.add(name.lower())
-        found.append(replace(table, name=name))
-    return found
+    told = Counter(name for name, _ in {(each.name, each.caption.facts["calibration"]) for each in tables})
+    budgets = [budget_file(each.caption.facts["calibration"]) if told[each.name] > 1 else "" for each in tables]
+    named = [f"{each.name}-{budget}".rstrip("-") for each, budget in zip(tables, budgets, strict=True)]
+    return [replace(table, name=name) for table, name in zip(tables, numbered(named), strict=True)]
 
 
 def _marks(column: Column, parts: Sequence[Entry], lines: Sequence[Entry], beside: bool) -> list[str]:

@@ -1,15 +1,17 @@
-"""Verdicts in words: what `nowag-bench compare` prints."""
+"""Counts, names, budgets and verdicts in words; `nowag-bench compare` prints the last."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from textwrap import fill
 
+from reports.budgets import budget_of
 from reports.compare import APART, ONE_SIZE, Metric, Verdict
-from reports.entries import Entry, weights
+from reports.entries import Entry, grouped, weights
 from reports.statistics import RESAMPLES
 from suite.results import Row
 
 WIDTH = 99
+NAMED = 3  # of anything; more are counted
 CIRCUMSTANCES: dict[str, Callable[[Row], str | None]] = {  # what a fair comparison has alike
     "models": weights,
     "calibration budgets": lambda row: row.calibration,
@@ -86,6 +88,41 @@ def _seeds(a: int, b: int) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 seed`, `1,001 seeds`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(texts: Iterable[str | None], noun: str) -> str:
+    """Each once, those that say nothing left out; counted where they are many."""
+    found = list(dict.fromkeys(text for text in texts if text))
+    return joined(found) if len(found) <= NAMED else counted(len(found), noun)
+
+
+def joined(texts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    *most, last = texts or [""]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def budgets_together(rows: Sequence[Row]) -> str:
+    """Those of one text and length at once: `boolq[calibration], 8, 32 and 128 x 1024 tokens`."""
+    short = budgets_in_short(rows)
+    budgets = [budget for text in short.values() if (budget := budget_of(text))]
+    if len(budgets) < len(short):
+        return listed(short, "budget")
+    told = []
+    for alike in grouped(sorted(budgets), lambda budget: (budget.text, budget.length, budget.rest)):
+        counts, first = joined([str(budget.sequences) for budget in alike]), alike[0]
+        told.append(", ".join(filter(None, (first.text, f"{counts} x {first.length} tokens", first.rest))))
+    return ", on ".join(told) if len(told) <= NAMED else counted(len(budgets), "budget")
+
+
+def budgets_in_short(rows: Sequence[Row]) -> dict[str, str]:
+    """By the rows' words for them, without what is said of all after the tokens: `c4, 8 x 512 tokens`."""
+    budgets = {row.calibration: budget_of(row.calibration) for row in rows if row.calibration}
+    rests = {budget and budget.rest for budget in budgets.values()}
+    return {
+        words: words.removesuffix(f", {budget.rest}") if budget and len(rests) == 1 else words
+        for words, budget in budgets.items()
+    }
 
 
 def _cautions(a: Row, b: Row) -> Iterator[str]:

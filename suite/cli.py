@@ -36,7 +36,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
-        _stop(f"{error.strerror}: {error.filename or 'while writing results'}; finished rows are safe, see --out")
+        where = error.filename or "while writing results"
+        _stop(f"{error.strerror}: {where}; finished rows are safe; see --out, --to")
 
 
 def _stop(message: str) -> None:

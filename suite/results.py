@@ -110,7 +110,7 @@ class BitsTarget(Record):
 class Row(Record):
     """One cell under one protocol: everything a reader needs to trust, repeat and compare the number."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = Field(default=SCHEMA_VERSION, le=SCHEMA_VERSION)
     row_id: str
     cell_id: str
     status: Status
@@ -226,7 +226,7 @@ class Journal:
             where = ".".join(str(part) for part in first["loc"])
             raise ResultError(
                 f"{self.path}:{self._lines + 1}: not a row of schema {SCHEMA_VERSION} ({where}: {first['msg']}); "
-                "move the file away or choose another --out"
+                "move the file away, or name another folder"
             ) from error
         self._newest[row.row_id] = row
 

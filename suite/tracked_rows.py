@@ -1,6 +1,7 @@
 """Rows back from an MLflow tracking store, as a results directory: reports read them like any others."""
 
 import logging
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +28,13 @@ from suite.tracking import masked, quiet
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 8  # downloads; each mostly waits
+RECIPE_FILE = re.compile(r"recipe-[0-9a-f]+\.yaml")
 PAGE = 1000  # runs, of one answer
 EXAMPLE = "params.method = 'wanda' and metrics.perplexity < 50"
 
 
 def fetch(uri: str, where: str, to: Path) -> None:
-    """Write the rows of a store into the directory `to`: results.jsonl, and the manifests of their cells.
+    """Write the rows of a store into the directory `to`: results.jsonl, and their recipes and cells' manifests.
 
     `where` is MLflow's filter of runs, empty for all. Runs that were deleted or replaced are not among them.
     Raises ResultError if the store does not answer or has no such rows, ConfigError for a filter that it cannot
@@ -88,12 +90,14 @@ def _all(search: Callable[..., PagedList[Any]]) -> list[Any]:
 
 
 def _received(uri: str, to: Path, with_manifest: Collection[str], run: Run) -> Row | None:
-    """A run's row, None where it is missing; its cell's manifest goes to disk if that is wanted of this run."""
+    """A run's row, None where it is missing; its recipe goes to disk, and its cell's manifest if it is wanted."""
     run_id, folder = run.info.run_id, run.info.artifact_uri
     there = {Path(file.path).name for file in list_artifacts(artifact_uri=folder, tracking_uri=uri)}
     if ROW_FILE not in there:
         logger.warning("run %s has no %s and is left out", run_id, ROW_FILE)
         return None
+    for recipe in (name for name in there if RECIPE_FILE.fullmatch(name) and not (to / name).exists()):
+        write_atomically(to / recipe, _downloaded(uri, f"{folder}/{recipe}"))
     if MANIFEST_NAME in there and run_id in with_manifest:
         cell = to / "cells" / file_name(run.data.tags.get(CELL, ""))
         write_atomically(cell / MANIFEST_NAME, _downloaded(uri, f"{folder}/{MANIFEST_NAME}"))

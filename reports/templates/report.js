@@ -75,9 +75,18 @@
   let chosen = null; // ids of the rows of one line, or null for all
   let origin = null; // the link that was followed
 
+  /** Finds a word in a text; a number only as a whole: 2 is in "2 bits" and "2:4", not in "wikitext2" or "2.25". */
+  function finder(word) {
+    const plain = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+    const before = /^\d/.test(word) ? "(?<![\\p{L}\\d.])" : "";
+    const after = /\d$/.test(word) ? "(?!\\.?\\d)" : "";
+    return new RegExp(before + plain + after, "iu");
+  }
+
   function filter() {
-    const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const holds = (text) => words.every((word) => text.toLowerCase().includes(word));
+    const words = byId("filter").value.split(/\s+/).filter(Boolean);
+    const finders = words.map(finder);
+    const holds = (text) => finders.every((each) => each.test(text));
     const every = { shown: 0, all: 0 };
     for (const table of document.querySelectorAll("table.results")) {
       const lines = [...table.tBodies[0].rows];
@@ -85,14 +94,19 @@
       const shown = lines.filter((line) => !line.hidden).length;
       every.shown += shown;
       every.all += lines.length;
-      const count = table.closest(".table").querySelector(".count");
-      count.textContent = `${shown} of ${counted(lines.length, "line")}`;
-      count.hidden = words.length === 0;
+      const box = table.closest(".table");
+      box.hidden = words.length && !shown;
+      box.querySelector(".count").textContent = words.length ? `${shown} of ${counted(lines.length, "line")}` : "";
     }
     for (const row of rows()) {
       row.hidden = chosen ? !chosen.has(row.id) : !holds(row.querySelector("summary").textContent);
     }
+    for (const note of document.querySelectorAll(".none")) {
+      note.hidden = note.parentElement.querySelector(".table:not([hidden])") !== null;
+    }
+    for (const note of document.querySelectorAll(".unfiltered")) note.hidden = !words.length;
     byId("count").textContent = words.length ? `${every.shown} of ${counted(every.all, "line")}` : "";
+    byId("count").dataset.words = words.join(" "); // for paper
   }
 
   function choose(ids, link) {
@@ -108,20 +122,23 @@
     return [link.textContent, link.parentElement.dataset.rest].filter(Boolean).join(" ");
   }
 
-  /** Open what the address names, and go there. */
+  /** Open what the address names, and go there; of the several rows of one line to their list. */
   function reveal() {
     const target = byId(location.hash.slice(1));
     if (!(target instanceof HTMLDetailsElement)) return;
     if (target.hidden) choose(null);
     target.hidden = false;
-    target.open = true;
-    (chosen?.has(target.id) ? document.querySelector(".chosen") : target).scrollIntoView();
+    const listed = chosen?.has(target.id);
+    const first = listed && chosen.size > 1 ? target.parentElement : target;
+    for (let each = first; each; each = each.parentElement.closest("details")) each.open = true;
+    (listed ? document.querySelector(".chosen") : target).scrollIntoView();
     target.querySelector("summary").focus({ preventScroll: true });
   }
 
   function startLine(line, table) {
     const labels = [...line.querySelectorAll("th, td:not(.number)")];
-    line.dataset.text = [table.id, ...labels.map((cell) => cell.textContent)].join(" ");
+    const groups = table.tHead.querySelectorAll(".group");
+    line.dataset.text = [table.id, ...[...groups, ...labels].map((cell) => cell.textContent)].join(" ");
     const ids = (line.dataset.rows ?? "").split(" ").filter((id) => byId(`row-${id}`)).map((id) => `row-${id}`);
     if (!ids.length) return;
     const link = document.createElement("a");
@@ -136,9 +153,10 @@
   }
 
   function startTable(table) {
-    const count = document.createElement("p");
+    const box = table.closest(".table");
+    const count = document.createElement("span");
     count.className = "count";
-    table.closest(".table").append(count);
+    (box.querySelector("summary") ?? box).append(count);
     for (const line of table.tBodies[0].rows) startLine(line, table);
     startSorting(table);
   }
@@ -147,7 +165,7 @@
     startTheme();
     document.querySelectorAll("table.results").forEach(startTable);
     byId("filter").addEventListener("input", () => choose(null));
-    byId("all").addEventListener("click", () => { choose(null); rows()[0].querySelector("summary").focus(); });
+    byId("all").addEventListener("click", () => { choose(null); byId("list").querySelector("summary").focus(); });
     byId("back").addEventListener("click", () => { origin.scrollIntoView({ block: "center" }); origin.focus(); });
     addEventListener("hashchange", reveal);
     document.querySelector(".tools").hidden = false;

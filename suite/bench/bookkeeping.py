@@ -60,9 +60,8 @@ def cases(scale: Scale) -> list[Case]:
         "journal, load": lambda study: Work(run=lambda _: load(study.folder)),
         "resume a finished run": _resuming,
         "compare, list": lambda study: Work(run=lambda _: listing(study.rows)),
-        "report, work out": lambda study: Work(run=lambda _: Report(Material(study.rows))),
-        "report, text": _printing,
-        "report, files": _writing,
+        "report, text": lambda study: Work(run=lambda _: _report(study).text(120)),
+        "report, files": lambda study: Work(run=lambda _: _report(study).write(study.out / "report")),
         "MLflow, send a row": _sending,
     }
     return [_case(f"bookkeeping: {name}", scale.cells, work) for name, work in works.items()]
@@ -91,14 +90,9 @@ def _resuming(study: Study) -> Work:
     return Work(run=lambda _: run(study.recipe, options))
 
 
-def _printing(study: Study) -> Work:
-    report = Report(Material(study.rows))
-    return Work(run=lambda _: report.text(120))
-
-
-def _writing(study: Study) -> Work:
-    report = Report(Material(study.rows))
-    return Work(run=lambda _: report.write(study.out / "report"))
+def _report(study: Study) -> Report:
+    """One that has worked nothing out yet."""
+    return Report(Material(study.rows))
 
 
 def _sending(study: Study) -> Work:

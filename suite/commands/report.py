@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 STORE = re.compile(r"[a-z][a-z0-9+.-]+:(?!\\).*|databricks|uc")  # an MLflow tracking URI, and no `C:\runs`
 
+RUNS = Path("runs")  # where runs go unless they are told otherwise
+
 SourcesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SOURCE",
         help="Results files, folders of one run or of many, MLflow tracking URIs; of a row that comes twice the "
-        "newest. Default: runs.",
+        "newest. Default: the newest run in runs.",
     ),
 ]
 FilterOption = Annotated[
@@ -59,6 +61,7 @@ def report(
     Nothing is measured. Rows of two protocols, between which nothing can be compared, need --split.
     """
     from reports.build import Report
+    from reports.load import newest_run
     from reports.mixed import check_unmixed
     from reports.wording import Wording, copy_templates
 
@@ -69,9 +72,12 @@ def report(
     if to.exists() and not to.is_dir():
         raise ConfigError(f"--to is {to}, which is a file; name a folder")
     wording = Wording(template)
-    material = _gathered(source or ["runs"], where or "")
+    if not source:
+        source = [str(newest_run(RUNS))]
+        typer.echo(f"source:  {source[0]}, the newest run")
+    material = _gathered(source, where or "")
     if not split:
-        check_unmixed(material.rows)
+        check_unmixed(material)
     made = Report(material, wording)
     page = made.write(to)
     typer.echo(f"rows:    {len(made.rows):,}")
@@ -86,7 +92,7 @@ def _gathered(sources: list[str], where: str) -> "Material":
     """The rows of all sources with what lies beside them."""
     from tempfile import TemporaryDirectory
 
-    from reports.load import gather, merged
+    from reports.load import gather
 
     stores = [source for source in sources if STORE.fullmatch(source) and not Path(source).exists()]
     paths = [Path(source) for source in sources if source not in stores]
@@ -97,4 +103,4 @@ def _gathered(sources: list[str], where: str) -> "Material":
 
             for uri, folder in zip(stores, folders, strict=True):
                 fetch(uri, where, folder)
-        return merged([gather(folders), gather(paths, where)])
+        return gather(paths, where, folders)

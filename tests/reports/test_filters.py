@@ -63,6 +63,7 @@ def test_what_mlflow_keeps_as_text_is_compared_as_text() -> None:
         "f'{seed}' == '0'",
         "seed := 1",
         "seed == 1; seed",
+        pytest.param("not " * 3000 + "seed == 1", id="deep"),
         "@seed == 1",
         "seed is 0",
         "seed",

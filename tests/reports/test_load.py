@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reports.load import frame, gather, load, material_of, merged
+from reports.load import frame, gather, load, material_of, newest_run
 from reports.material import Material, Search
 from reports.searches import write_search
 from suite.errors import ConfigError, ResultError
@@ -56,12 +58,12 @@ def run(tmp_path: Path, make_row: MakeRow) -> Path:
 
 
 def test_layers_ledgers_and_searches_are_found_beside_the_rows(run: Path) -> None:
-    search = Search("s", "kl", [{"trial": 0}], {}, [])
+    search = Search("quickstart", "kl", [{"trial": 0}], {}, [])
     write_search(search, run / "search")
     found = gather([run.parent])
     assert found.layers == {"cell-a": {"q_proj": {"output_error": 0.5}}}
     assert found.ledgers == {"led9e4": {"seed": 3}}
-    assert [each.name for each in found.searches] == ["s"]
+    assert [each.name for each in found.searches] == ["quickstart"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\udcff"])
@@ -83,7 +85,7 @@ def test_a_runs_material_has_the_rows_that_are_given(run: Path, make_row: MakeRo
 
 
 def test_a_source_that_is_named_twice_counts_once(run: Path) -> None:
-    write_search(Search("s", "kl", [], {}, []), run / "search")
+    write_search(Search("quickstart", "kl", [], {}, []), run / "search")
     found = gather([run, run / "results.jsonl", run.parent])
     assert (len(found.rows), len(found.searches)) == (1, 1)
 
@@ -99,10 +101,43 @@ def test_a_filter_that_no_row_fits_is_an_error(run: Path) -> None:
         gather([run], "seed > 5")
 
 
-def test_of_several_sources_the_newest_row_of_an_id_is_kept(make_row: MakeRow) -> None:
-    old, new = (make_row("a", seed=year, created=f"20{year}-01-01T00:00:00+00:00") for year in (30, 31))
-    both = merged([Material([new], layers={"x": {}}), Material([old], layers={"y": {}})])
-    assert ([row.seed for row in both.rows], list(both.layers)) == ([31], ["x", "y"])
+def test_what_a_store_has_chosen_is_not_filtered_again(run: Path, tmp_path: Path, make_row: MakeRow) -> None:
+    Journal(tmp_path / "store" / "results.jsonl").append(make_row("b", seed=7))
+    found = gather([run], "seed == 0", [tmp_path / "store"])
+    assert [row.row_id for row in found.rows] == ["a", "b"]
+    assert [row.row_id for row in gather([], "seed == 0", [tmp_path / "store"]).rows] == ["b"]
+
+
+def test_runs_behind_a_link_are_found_and_circles_end(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "run").symlink_to(run)
+    (run / "back").symlink_to(tmp_path / "links")
+    assert [row.row_id for row in load(tmp_path / "links")] == ["a"]
+
+
+def test_a_directory_that_cannot_be_read_is_no_empty_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return really(path)
+
+    (run / "secret").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="secret"):
+        load(run)
+
+
+def test_the_newest_run_is_that_which_was_written_last(run: Path, make_row: MakeRow) -> None:
+    Journal(run.parent / "old" / "results.jsonl").append(make_row("b"))
+    os.utime(run.parent / "old" / "results.jsonl", (1, 1))
+    assert newest_run(run.parent) == run
+
+
+def test_a_search_comes_with_rows_of_its_recipe_only(run: Path) -> None:
+    write_search(Search("another", "kl", [], {}, []), run / "search")
+    assert gather([run]).searches == []
 
 
 def test_the_frame_says_which_size_was_asked_for_and_who_missed_it(make_row: MakeRow) -> None:

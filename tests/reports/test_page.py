@@ -6,11 +6,13 @@ import hashlib
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
+from reports.comparisons import comparisons
 from reports.figures.drawing import Drawing
 from reports.page import LINES, Contents, page
 from reports.searches import SearchSection
@@ -20,12 +22,13 @@ from suite.results import Row
 MakeRow = Callable[..., Row]
 Made = Callable[..., str]
 MakeDrawing = Callable[[pd.DataFrame], Drawing]
+WORDING = Wording()  # its templates are read once
 HOSTILE = "<b>bold</b></script><script>alert(1)</script>\"' onload=alert(2)"
 
 
 @pytest.fixture
 def made(make_contents: Callable[..., Contents]) -> Callable[..., str]:
-    return lambda rows, **given: page(make_contents(rows, **given), Wording())
+    return lambda rows, **given: page(make_contents(rows, **given), WORDING)
 
 
 def downloaded(text: str, file: str) -> pd.DataFrame:
@@ -107,6 +110,38 @@ def test_headings_leave_out_no_level(made: Made, study: list[Row]) -> None:
     headings = Outline(made(study)).headings
     assert headings[0] == 1
     assert all(after <= before + 1 for before, after in zip(headings, headings[1:], strict=False))
+
+
+def test_tables_of_all_budgets_but_the_first_are_folded_below_it(made: Made, make_row: MakeRow) -> None:
+    budgets = ("c4, 32 x 512 tokens", "c4, 8 x 512 tokens")
+    text = made([make_row(f"{p}{b}", protocol_id=p, protocol=p, calibration=b) for b in budgets for p in "pq"])
+    shown = re.findall(r'<details class="table"><summary>Calibration: ([^<]*)|<div class="table">', text)
+    assert shown[:4] == ["", budgets[1], "", budgets[1]]
+
+
+def test_a_table_alone_is_not_folded(made: Made, study: list[Row]) -> None:
+    assert "<summary>Calibration" not in made(study)
+
+
+@pytest.mark.parametrize(("given", "first"), [((), "comparisons"), (("grid",), "tables")])
+def test_the_answer_stands_above_the_figures(
+    made: Made, study: list[Row], make_drawing: MakeDrawing, given: tuple[str, ...], first: str
+) -> None:
+    found = [replace(table, name="grid") for table in comparisons(study)] if given else []
+    text = made(study, drawings=[make_drawing(pd.DataFrame({"kl": [1.0]}))], grids=found)
+    assert re.findall('<section id="([a-z]+)"', text)[:2] == [first, "figures"]
+    assert 'id="comparisons"' in text
+
+
+def test_a_row_says_its_result_and_where_it_was_measured(
+    made: Made, make_row: MakeRow, make_task: MakeRow
+) -> None:
+    text = made([make_row("a", perplexity=1234.5), make_task("b", acc="0110"), make_row("c", calibration=None)])
+    first, second, third = re.findall('class="row">\n<summary>(.*?)</summary>', text)
+    assert first.startswith("Wanda 2:4, statistics dense, seed 0: perplexity 1,234.50 ")
+    assert "seed 0: acc 0.500 " in second
+    assert first.endswith("; c4, 8 x 512 tokens</span>")
+    assert third.endswith("wiki[validation]</span>")
 
 
 def test_rows_of_one_environment_share_it(made: Made, make_row: MakeRow) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -42,6 +43,15 @@ def test_the_best_trial_is_named_with_its_settings(search):
     assert found.summary == "s: 3 finished, 1 stopped" and found.text().splitlines()[-1] == "a note"
 
 
+def test_of_a_front_the_smallest_comes_first(search):
+    front = [trial | {"best": trial["state"] == "finished"} for trial in search.trials]
+    assert [line.split(",")[0] for line in section(replace(search, trials=front)).found] == [
+        "best: trial 0",
+        "best: trial 2",
+        "best: trial 1",
+    ]
+
+
 def test_the_table_has_the_best_finished_trials_first(search):
     assert list(section(search).trials["trial"]) == ["1", "0", "2"]
     many = [search.trials[0] | {"trial": at, "kl": 1 / (1 + at)} for at in range(30)]
@@ -52,9 +62,9 @@ def test_the_table_has_the_best_finished_trials_first(search):
     ("gain", "word"), [(0.1, "better"), (-0.1, "worse"), (0.0, "cannot be told apart (identical)")]
 )
 def test_the_verdict_is_from_the_found_settings_side(pair, gain, word):
-    sentences = section(against(), pair(gain)).sentences
-    assert all(word in sentence for sentence in sentences) and len(sentences) == 2
-    assert "(2.125 bits) against" in sentences[0]
+    (sentence,) = section(against(), pair(gain)).sentences
+    assert sentence.count(word) == 2 and ": perplexity " in sentence and "; kl " in sentence
+    assert "(2.125 bits) against" in sentence
 
 
 def test_the_default_against_itself_is_no_comparison(pair):

@@ -97,7 +97,7 @@ def test_groups_of_html_span_their_columns(grid: Table) -> None:
         (' colspan="2"', "50%"),
         ("", "2:4"),
     ]
-    assert re.findall(r'scope="col" class="number">(.*?)<', head) == ["tiny ↓", "small_", "tiny ↓"]
+    assert re.findall(r'scope="col" class="number">(.*?)<', head) == ["tiny\u00a0↓", "small_", "tiny\u00a0↓"]
 
 
 def test_a_line_without_numbers_says_why(table: Table) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reports.compare import compare
-from reports.words import in_words
+from reports.words import budgets_together, in_words
 from suite.results import Row
 
 MakeRow = Callable[..., Row]
@@ -101,3 +101,18 @@ def test_what_else_differs_is_said(measured: MakeRow, other: dict[str, object], 
 def test_two_cards_of_one_machine_and_a_method_without_data_are_no_difference(measured: MakeRow) -> None:
     a = measured("a", environment={"device": "cuda:0"})
     assert "Mind" not in said(a, measured("bb", environment={"device": "cuda:1"}, calibration=None))
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        (["c4, 8 x 512 tokens, cut", "c4, 16 x 512 tokens, cut"], "c4, 8 and 16 x 512 tokens"),
+        (["c4, 8 x 512 tokens, cut", "c4, 8 x 512 tokens"], "c4, 8 x 512 tokens, on c4, 8 x 512 tokens, cut"),
+        (["c4, 8 x 512 tokens", "wiki, 4 x 64 tokens"], "c4, 8 x 512 tokens, on wiki, 4 x 64 tokens"),
+        (["c4, 8 x 512 tokens", "something else"], "c4, 8 x 512 tokens and something else"),
+        ([f"c4, 8 x {length} tokens" for length in range(1, 5)], "4 budgets"),
+        ([None], ""),
+    ],
+)
+def test_budgets_are_told_together(make_row: MakeRow, budgets: list[str | None], told: str) -> None:
+    assert budgets_together([make_row(str(n), calibration=each) for n, each in enumerate(budgets)]) == told

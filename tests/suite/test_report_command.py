@@ -1,5 +1,6 @@
 """`nowag-bench report`: where rows come from, what is refused in one line, and what it says it wrote."""
 
+import os
 import sys
 import webbrowser
 from collections.abc import Callable
@@ -58,10 +59,19 @@ def ids(report: Report) -> list[str]:
     return [row.row_id for row in report.rows]
 
 
-def test_without_a_source_it_reads_all_runs_and_says_what_it_wrote(
-    runs: Path, invoke: Invoke, written: list[Report]
-) -> None:
-    status, out, _ = invoke("--to", "paper")
+def test_without_a_source_it_reads_the_newest_run(runs: Path, invoke: Invoke, written: list[Report]) -> None:
+    os.utime(runs / "two" / JOURNAL_NAME, (1, 1))
+    status, out, _ = invoke()
+    assert (status, ids(written[0])) == (0, ["a"])
+    assert out.startswith("source:  runs/one, the newest run\n")
+
+
+def test_without_any_run_it_says_so(invoke: Invoke) -> None:
+    assert "no rows at runs; name a results.jsonl" in invoke()[2]
+
+
+def test_all_runs_are_read_and_it_says_what_it_wrote(runs: Path, invoke: Invoke, written: list[Report]) -> None:
+    status, out, _ = invoke("runs", "--to", "paper")
     assert (status, ids(written[0])) == (0, ["a", "b"])
     assert ["rows:", "2"] == out.splitlines()[0].split()
     assert "4 in paper/tables" in out and "4 in paper/figures" in out and "paper/report.html" in out
@@ -79,7 +89,7 @@ def test_files_folders_and_stores_are_read_together(
     monkeypatch.setattr(tracked_rows, "fetch", fetch)
     sources = ("sqlite:///x.db", runs / "one", runs / "two" / JOURNAL_NAME, "databricks")
     status, _, _ = invoke(*sources, "--filter", "seed = 0")
-    assert (status, ids(written[0])) == (0, ["c", "a", "b"])
+    assert (status, ids(written[0])) == (0, ["a", "c", "b"])
     assert asked == [("sqlite:///x.db", "seed = 0"), ("databricks", "seed = 0")]
 
 

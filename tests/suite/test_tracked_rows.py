@@ -61,6 +61,16 @@ def test_rows_and_layers_come_back_as_they_were_sent(
     assert found.layers == {"cell-a": {"q_proj": {"output_error": 0.5}}}
 
 
+def test_rows_of_a_store_stand_as_their_recipe_has_them(
+    send: Send, uri: str, tmp_path: Path, make_row: MakeRow
+) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "recipe-abababab.yaml").write_text("methods: {rtn: {}, wanda: {}}")
+    send(make_row("a"), make_row("b", method="rtn"))
+    fetch(uri, "", tmp_path / "fetched")
+    assert [row.row_id for row in gather([tmp_path / "fetched"]).rows] == ["b", "a"]
+
+
 def test_all_studies_of_the_store_are_there_and_pages_are_turned(
     send: Send, uri: str, tmp_path: Path, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

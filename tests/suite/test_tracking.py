@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 
 from suite.errors import ResultError
 from suite.results import JOURNAL_NAME, Journal, Row, TaskScore
-from suite.tracking import NOTES_NAME, Tracker, default_uri, masked, page_command, sync
+from suite.tracking import NOTES_NAME, Tracker, default_uri, masked, page_command, quiet, sync
 
 AWAY = "http://user:secret@127.0.0.1:9"
 MakeRow = Callable[..., Row]
@@ -247,6 +248,11 @@ def test_mlflows_environment_is_as_it_was_after_tracking(study: Study, make_row:
     before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
     study(make_row("a"), to=AWAY)
     assert {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")} == before
+
+
+def test_while_tracking_mlflow_prints_no_links_which_would_have_credentials_in_them() -> None:
+    with quiet():
+        assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get()
 
 
 def test_sync_of_a_directory_without_a_journal_says_which(tmp_path: Path, uri: str) -> None:

@@ -55,7 +55,7 @@ def test_tune_ends_with_the_verdict_on_unseen_text_and_the_dashboards_command_an
     tried = {cell for trial in left.trials for cell in trial["cells"].split()}
     assert {row.protocol_id for row in rows if row.cell_id not in tried}.isdisjoint(left.seen)
     assert left.seen and {row.protocol_id for row in rows}.issuperset(left.seen)
-    sentences = [line for each in confirmations(left, rows) for line in each.sentences()]
+    sentences = [each.sentence() for each in confirmations(left, rows)]
     assert sentences and all(line in result.output for line in sentences)
     again = CliRunner().invoke(
         cli.app, ["run", str(folder / "best.yaml"), "--out", str(tmp_path / "runs"), "--offline"]
