@@ -143,26 +143,31 @@ def verdicts_on(pairs: Sequence[tuple[Sequence[Row], Sequence[Row]]], metric: st
 
 
 def standings(entries: Mapping[Key, Sequence[Row]], metric: str) -> dict[Key, Verdict | None]:
-    """Each entry of a table against the best of its size class, p by Holm over all comparisons of the table.
+    """Each entry against the best of its size class, p by Holm over the comparisons of the class.
 
-    None stands for the best itself, and for an entry alone in its class. Entries that do not have the metric, or
-    have a row that is not ok, are left out. The dense model is the caller's to leave out. Rows of several tasks
-    are judged by the mean over the tasks; then every entry has every task under each of its seeds.
+    So a verdict is the same in every table that holds the class, whatever else stands there. None is for the best
+    itself, and for an entry alone in its class. Entries that do not have the metric, or have a row that is not ok,
+    are left out. The dense model is the caller's to leave out. Rows of several tasks are judged by the mean over
+    the tasks; then every entry has every task under each of its seeds.
     Raises ResultError if two entries of one class were not scored on the same tokens.
     """
-    measured = Metric(metric)
     present = {key: rows for key, rows in entries.items() if _has(rows, metric)}
-    best: dict[Key, Key] = {}
+    told: dict[Key, Verdict | None] = dict.fromkeys(present)
     for members in size_classes(present):
-        best |= dict.fromkeys(members, min(members, key=lambda key: measured.loss(present[key])))
-    others = [key for key in present if best[key] != key]
+        told |= _against_the_best({key: present[key] for key in members}, Metric(metric))
+    return told
+
+
+def _against_the_best(members: Mapping[Key, Sequence[Row]], metric: Metric) -> dict[Key, Verdict]:
+    """Verdicts on all entries of one class but the best."""
+    best = min(members, key=lambda key: metric.loss(members[key]))
+    others = [key for key in members if key != best]
     for key in others:
-        together = [*present[key], *present[best[key]]]
+        together = [*members[key], *members[best]]
         for protocol in {row.protocol_id for row in together}:
             _check_comparable([row for row in together if row.protocol_id == protocol])
-    verdicts = _adjusted([_verdict(measured, present[key], present[best[key]]) for key in others])
-    told = dict(zip(others, verdicts, strict=True))
-    return {key: told.get(key) for key in present}
+    verdicts = _adjusted([_verdict(metric, members[key], members[best]) for key in others])
+    return dict(zip(others, verdicts, strict=True))
 
 
 def size_classes(entries: Mapping[Key, Sequence[Row]]) -> list[list[Key]]:

@@ -54,7 +54,7 @@ def mark_note(contests: Sequence[Contest]) -> str:
     counts = sorted({contest.units for contest in marked})
     over = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
     noise = _noise_floors(marked)
-    test = f"paired bootstrap over {over} {marked[0].metric.unit}, {RESAMPLES:,} resamples, Holm"
+    test = f"paired bootstrap over {over} {marked[0].metric.unit}, {RESAMPLES:,} resamples, Holm within a size"
     return (
         f"best of its size ({_one_size(marked)}; N:M patterns by themselves; an entry alone "
         "in its size is not marked, dense takes no part) and all that cannot be told apart from it: "

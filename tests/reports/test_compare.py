@@ -187,7 +187,7 @@ def test_each_entry_stands_against_the_best_of_its_size(windows: MakeRow) -> Non
     assert best_set(entries, "kl") == {best, tied, "small"}
 
 
-def test_standings_adjust_p_over_the_whole_table(windows: MakeRow) -> None:
+def test_standings_adjust_p_over_a_size(windows: MakeRow) -> None:
     entries = {key: [windows(key, shift)] for key, shift in {"a": 0, "b": 0.1, "c": 0.2, "d": 0.3}.items()}
     found = [verdict for verdict in standings(entries, "perplexity").values() if verdict]
     assert [verdict.p for verdict in found] == pytest.approx([3 * verdict.difference.p for verdict in found])
@@ -236,3 +236,12 @@ def test_a_row_that_is_not_found_is_answered_with_candidates(make_row: MakeRow, 
     rows = [make_row(name) for name in ("ab1", "ab2", "c", "d", "e", "f", "g", "h")]
     with pytest.raises(ResultError, match=said):
         find_row(rows, text)
+
+
+def test_a_verdict_does_not_depend_on_entries_of_other_sizes(make_windows: MakeRow) -> None:
+    pair = {name: [make_windows(name, worse=worse)] for name, worse in (("a", 0.0), ("b", 0.0006))}
+    others = {name: [make_windows(name, worse=0.0006, stored_bits_per_weight=4.0)] for name in "cdef"}
+    alone, among = standings(pair, "kl"), standings(pair | others, "kl")
+    assert alone == {name: among[name] for name in pair} and any(
+        verdict and verdict.p < 1 for verdict in alone.values()
+    )

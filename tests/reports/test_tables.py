@@ -132,7 +132,7 @@ def test_the_note_says_what_a_mark_means(make_windows: MakeRow) -> None:
         "* best of its size (stored bits within 5 %; N:M patterns by themselves; an entry alone in its size is "
         "not marked, dense takes no part) and all that cannot be"
     )
-    assert note.endswith("paired bootstrap over 8 windows, 10,000 resamples, Holm, 5 %.")
+    assert note.endswith("paired bootstrap over 8 windows, 10,000 resamples, Holm within a size, 5 %.")
 
 
 @pytest.mark.parametrize(
