@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reports.budgets import of_largest
 from reports.entries import Entry, entries, grouped
 from reports.facts import facts
 from reports.figures.drawing import Drawing
-from reports.figures.ink import HATCHES, INK, PALETTE, dress, legend_below
+from reports.figures.ink import HATCHES, INK, PALETTE, apart, dress, legend_below, widest, wrapped
 from reports.figures.naming import distinct, first_of, named
 from reports.material import Material
 from reports.wording import Caption
@@ -27,7 +28,8 @@ ROOM = 0.14  # of an axis, for the numbers behind the bars
 def drawings(material: Material) -> list[Drawing]:
     """For each model and machine a figure of seconds and one of memory, where something was compressed.
 
-    Entries that compress some layers alone have no place in them.
+    Of several calibration budgets they show the largest, and what uses none. Entries that compress some layers
+    alone have no place in them.
     """
     whole = [row for row in material.rows if not row.layers]
     alike = grouped(_where_made(whole), lambda row: (row.model, row.model_fingerprint, _machine(row)))
@@ -45,13 +47,14 @@ def _machine(row: Row) -> str:
     return str(row.environment.get("machine", ""))
 
 
-def _of_one(rows: Sequence[Row]) -> Iterator[Drawing]:
+def _of_one(every_budget: Sequence[Row]) -> Iterator[Drawing]:
+    rows, budget = of_largest(every_budget)
     every = [entry for alike in grouped(entries(rows), lambda entry: entry.label) for entry in alike]
     if all(entry.dense for entry in every):
         return
     shown, left_out = first_of(every)
     seconds = time_frame(shown)
-    told = facts(rows) | {"left_out": left_out, "evaluations": _times(seconds["evaluations"])}
+    told = facts(rows) | {"left_out": left_out, "budget": budget, "evaluations": _times(seconds["evaluations"])}
     for kind, title, frame, draw in (
         ("time", "Time", seconds, _draw_time),
         ("memory", "Peak memory", memory_frame(shown), _draw_memory),
@@ -109,11 +112,11 @@ def _cells(entries: Sequence[Entry]) -> Mapping[str, list[list[tuple[str, Cost]]
 def _draw_time(frame: pd.DataFrame) -> Figure:
     """A bar for each entry, its stages in a row, the sum behind them."""
     figure, (axes,) = _lying(frame, ["seconds"])
-    names = list(frame["entry"].unique())
-    done = np.zeros(len(names))
+    lines = range(frame["entry"].nunique())
+    done = np.zeros(len(lines))
     for stage, colour, hatch in zip(STAGES, PALETTE, HATCHES, strict=False):
         seconds = frame[frame["stage"] == stage]["seconds"].to_numpy()
-        bars = axes.barh(names, seconds, left=done, label=stage, color=colour, hatch=hatch, edgecolor=INK)
+        bars = axes.barh(lines, seconds, left=done, label=stage, color=colour, hatch=hatch, edgecolor=INK)
         done += seconds
     axes.bar_label(bars, [f"{total:,.1f}" for total in done], padding=4, fontsize=9)
     legend_below(figure)
@@ -123,19 +126,19 @@ def _draw_time(frame: pd.DataFrame) -> Figure:
 def _draw_memory(frame: pd.DataFrame) -> Figure:
     """A bar for each entry, on the host and, where there is one, on the device beside it."""
     kinds = list(frame["memory"].unique())
+    lines = {entry: line for line, entry in enumerate(frame["entry"].unique())}
     figure, panels = _lying(frame, [f"{kind} memory, GiB" for kind in kinds])
     for axes, kind, colour in zip(panels, kinds, PALETTE, strict=False):
         own = frame[frame["memory"] == kind]
-        axes.bar_label(
-            axes.barh(own["entry"], own["GiB"], color=colour, edgecolor=INK), fmt="%.2f", padding=4, fontsize=9
-        )
+        bars = axes.barh([lines[entry] for entry in own["entry"]], own["GiB"], color=colour, edgecolor=INK)
+        axes.bar_label(bars, fmt="%.2f", padding=4, fontsize=9)
     return figure
 
 
 def _lying(frame: pd.DataFrame, headings: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
     """Panels side by side for lying bars, one line for each entry, the first on top."""
-    names = frame["entry"].unique()
-    size = 4.6 + CHARACTER * max(map(len, names)), 1.2 + LINE * len(names)
+    names = [wrapped(name) for name in frame["entry"].unique()]
+    size = 2.6 + 2 * len(headings) + CHARACTER * widest(names), 1.2 + apart(names, LINE) * len(names)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(headings), squeeze=False, sharey=True)[0]
     for axes, heading in zip(panels, headings, strict=True):

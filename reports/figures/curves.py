@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from reports.alike import by_protocol
 from reports.budgets import Budget, budget_of
-from reports.columns import KL, PERPLEXITY
+from reports.columns import KL
 from reports.compare import Metric
 from reports.entries import Entry, entries, grouped
 from reports.facts import evaluation, facts
@@ -20,6 +20,7 @@ from reports.figures.drawing import Drawing
 from reports.figures.ink import AXES, HOLLOW, INK, LINES, dense_line, dress, legend_below, log_if_wide, looks
 from reports.figures.naming import distinct
 from reports.material import Material
+from reports.naming import protocol_file
 from reports.statistics import interval_over_seeds
 from reports.wording import Caption
 from suite.files import file_name
@@ -33,51 +34,58 @@ ACROSS = 3  # panels side by side
 
 
 def drawings(material: Material) -> list[Drawing]:
-    """A figure for each model and protocol under which a method was calibrated on several numbers of tokens."""
+    """Of each model and protocol under which a method was calibrated on several numbers of tokens two figures.
+
+    One is of KL, one of perplexity, where rows have them.
+    """
     scored = [row for row in material.rows if row.measures == "perplexity"]
     models = grouped(scored, lambda row: (row.model, row.model_fingerprint))
     found = [
         Drawing(
-            file_name(f"curves-{rows[0].model}-{rows[0].protocol_name}"),
-            "Quality by calibration tokens",
-            Caption("curves", facts(rows) | {"evaluation": evaluation(rows[0]), "noise": _noise(rows)}),
+            file_name(f"curves-{measure.split()[0].lower()}-{rows[0].model}-{protocol_file(rows[0])}"),
+            f"Calibration tokens against {measure.split()[0]}",
+            Caption("curves", facts(rows) | {"evaluation": evaluation(rows[0]), "noise": _noise(rows, measure)}),
             data,
             _draw,
         )
         for model in models
         for rows in by_protocol(model)
-        if len(data := curve_frame(rows))
+        for measure in AXES
+        if len(data := curve_frame(rows, measure))
     ]
     return distinct(found)
 
 
-def curve_frame(rows: Sequence[Row]) -> pd.DataFrame:
+def curve_frame(rows: Sequence[Row], measure: str = KL) -> pd.DataFrame:
     """A line for each method and budget, the same model and protocol in all rows; empty without a curve.
 
-    `mean` is of KL in nats per token, or of perplexity (by logarithms) where a row has no KL, as `measure` says;
+    `mean` is of the measure, KL in nats per token or perplexity (by logarithms), over seeds that have it;
     `low` and `high` are the ends of its 95 % interval over seeds, NaN for a single one. `dense` is the dense
     model's perplexity, or for KL the noise floor that was measured on it: NaN if there is none.
     """
     used = [
         (entry, budget)
         for entry in entries([row for row in rows if row.quality and not row.layers])
-        if (budget := budget_of(entry.first.calibration))
+        if (budget := budget_of(entry.first.calibration)) and _values(entry, measure)
     ]
-    by_kl = all(row.quality and row.quality.kl_mean is not None for entry, _ in used for row in entry.ok)
     several = len({budget.rest for _, budget in used}) > 1
-    lines = pd.DataFrame([_line(entry, budget, by_kl, several) for entry, budget in used])
+    lines = pd.DataFrame([_line(entry, budget, measure, several) for entry, budget in used])
     if not len(lines) or lines.groupby(SERIES)["tokens"].nunique().max() < 2:
         return pd.DataFrame()
     floor = Metric("kl").floor(rows)[0] or math.nan
-    return lines.assign(measure=KL if by_kl else PERPLEXITY, dense=floor if by_kl else _dense_perplexity(rows))
+    return lines.assign(measure=measure, dense=floor if measure == KL else _dense_perplexity(rows))
 
 
-def _line(entry: Entry, budget: Budget, by_kl: bool, several: bool) -> dict[str, Any]:
+def _values(entry: Entry, measure: str) -> list[float]:
+    """Of each seed that has it the KL, or the logarithm of the perplexity."""
     qualities = [row.quality for row in entry.ok if row.quality]
-    values = [
-        quality.kl_mean if by_kl and quality.kl_mean is not None else math.log(quality.perplexity)
-        for quality in qualities
-    ]
+    if measure == KL:
+        return [quality.kl_mean for quality in qualities if quality.kl_mean is not None]
+    return [math.log(quality.perplexity) for quality in qualities]
+
+
+def _line(entry: Entry, budget: Budget, measure: str, several: bool) -> dict[str, Any]:
+    values = _values(entry, measure)
     mean, half = fmean(values), interval_over_seeds(values)
     ends = {"mean": mean, "low": mean - half, "high": mean + half}
     return {
@@ -89,7 +97,7 @@ def _line(entry: Entry, budget: Budget, by_kl: bool, several: bool) -> dict[str,
         "sequences": budget.sequences,
         "tokens": budget.tokens,
         "seeds": len(values),
-        **(ends if by_kl else {name: math.exp(value) for name, value in ends.items()}),
+        **(ends if measure == KL else {name: math.exp(value) for name, value in ends.items()}),
     }
 
 
@@ -98,8 +106,10 @@ def _dense_perplexity(rows: Sequence[Row]) -> float:
     return found[0] if found else math.nan
 
 
-def _noise(rows: Sequence[Row]) -> str:
-    """`0.00012 (bfloat16)`; nothing if it was not measured."""
+def _noise(rows: Sequence[Row], measure: str) -> str:
+    """Of the KL `0.00012 (bfloat16)`; nothing if it was not measured."""
+    if measure != KL:
+        return ""
     floor, change = Metric("kl").floor(rows)
     return f"{floor:.2g} ({change})" if change else ""
 
@@ -131,7 +141,7 @@ def _draw_panel(axes: Axes, own: pd.DataFrame, data: pd.DataFrame) -> None:
     """A line for each method and length of sequences; looks are the same in all panels."""
     methods, lengths = looks(data["method"]), sorted(data["length"].unique())
     least = LEAST * data["mean"].min()
-    for (method, _, length), line in own.sort_values("tokens").groupby(SERIES, sort=False):
+    for (method, _, length), line in own.sort_values("tokens", kind="stable").groupby(SERIES, sort=False):
         look = methods[str(method)] | ({"linestyle": LINES[lengths.index(length)]} if len(lengths) > 1 else {})
         axes.plot(line["tokens"], line["mean"], label=method, **HOLLOW | look | {"markersize": 6})
         low, high = line["low"].clip(lower=least), line["high"]

@@ -1,7 +1,7 @@
 """The Pareto front: stored bits against KL to the dense model, and against perplexity."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,59 +9,65 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from reports.alike import by_protocol
+from reports.budgets import of_largest
 from reports.columns import BITS, KL, PERPLEXITY
 from reports.compare import pattern
 from reports.comparisons import comparisons
 from reports.entries import grouped
 from reports.figures.drawing import Drawing
-from reports.figures.ink import AXES, HOLLOW, INK, MANY, dense_line, empty, legend_below, log_if_wide, looks
+from reports.figures.ink import (
+    AXES,
+    HOLLOW,
+    INK,
+    MANY,
+    dense_line,
+    empty,
+    lay_out,
+    legend_below,
+    log_if_wide,
+    looks,
+)
+from reports.figures.naming import distinct, shortened
 from reports.figures.placing import name_points, room_for, short_names
 from reports.marks import OFF_BUDGET
 from reports.material import Material
+from reports.naming import protocol_file
 from reports.tables import Table
 from reports.wording import Caption
 from suite.files import file_name
+from suite.results import Row
 
-BUDGETS = 3  # of a model and protocol that get a figure
+LOW, HIGH, NAMED = 4.2, 6.0, 0.38  # inches: of the figure, and of it for each point's name
 
 
 def drawings(material: Material) -> list[Drawing]:
-    """For each comparison a figure of KL against size and one of perplexity, wherever there are two points.
+    """For each model and protocol a figure of KL against size and one of perplexity, where there are two points.
 
-    Of a model and protocol with many calibration budgets those of most tokens: the others are points of a curve.
+    Of several calibration budgets the largest: the others are points of a curve.
     """
-    measured = [table for table in comparisons(material.rows) if table.entries[0].first.measures == "perplexity"]
-    return [
-        _drawing(table, measure, points, len(same))
-        for same in grouped(measured, _scored)
-        for table in sorted(same, key=_tokens, reverse=True)[:BUDGETS]
-        for measure in AXES
-        if len(points := front_frame(table, measure)) > 1
-    ]
+    scored = [row for row in material.rows if row.measures == "perplexity"]
+    models = grouped(scored, lambda row: (row.model, row.model_fingerprint))
+    return distinct([drawing for model in models for rows in by_protocol(model) for drawing in _of_one(rows)])
 
 
-def _scored(table: Table) -> Hashable:
-    row = table.entries[0].first
-    return row.model_fingerprint, row.protocol_id, row.evaluated_tokens
-
-
-def _tokens(table: Table) -> int:
-    return max(entry.first.calibration_tokens for entry in table.entries)
-
-
-def _drawing(table: Table, measure: str, points: pd.DataFrame, budgets: int) -> Drawing:
-    kind = measure.split()[0]
-    own = {
-        "off_budget": "yes" if points["off budget"].any() else "",
-        "budgets": str(budgets) if budgets > BUDGETS else "",
-    }
-    return Drawing(
-        file_name(f"front-{kind.lower()}-{table.name.removeprefix('comparison-')}"),
-        f"Size against {kind}",
-        Caption("front", {**table.caption.facts, **own}),
-        points,
-        partial(_draw, measure=measure, looks=looks(each.first.title for each in table.entries if not each.dense)),
-    )
+def _of_one(every_budget: Sequence[Row]) -> Iterator[Drawing]:
+    rows, budget = of_largest(every_budget)
+    for table in comparisons(rows):
+        methods = looks(each.first.title for each in table.entries if not each.dense)
+        for measure in AXES:
+            points = front_frame(table, measure)
+            if len(points) < 2:
+                continue
+            off_budget = "yes" if points["off budget"].any() else ""
+            kind = measure.split()[0]
+            yield Drawing(
+                file_name(f"front-{kind.lower()}-{rows[0].model}-{protocol_file(rows[0])}"),
+                f"Size against {kind}",
+                Caption("front", {**table.caption.facts, "off_budget": off_budget, "budget": budget}),
+                points,
+                partial(_draw, measure=measure, looks=methods),
+            )
 
 
 def front_frame(table: Table, measure: str = KL) -> pd.DataFrame:
@@ -77,10 +83,7 @@ def front_frame(table: Table, measure: str = KL) -> pd.DataFrame:
     lines = pd.DataFrame(
         {
             "method": [row.title for row in first],
-            "name": [
-                name + (f" {OFF_BUDGET}" if entry.off_budget else "")
-                for name, entry in zip(short_names(table.entries), table.entries, strict=True)
-            ],
+            "name": short_names(table.entries),
             "pattern": [pattern(row) or "" for row in first],
             "seeds": [entry.seeds(entry.ok) for entry in table.entries],
             "off budget": [entry.off_budget is not None for entry in table.entries],
@@ -105,7 +108,8 @@ def pareto_front(points: pd.DataFrame, size: str = BITS, loss: str = KL) -> pd.D
 
 
 def _draw(points: pd.DataFrame, measure: str, looks: Mapping[str, Mapping[str, Any]]) -> Figure:
-    figure, axes = empty("stored bits per weight", AXES[measure])
+    height = min(max(LOW, NAMED * len(points)), HIGH)
+    figure, axes = empty("stored bits per weight", AXES[measure], (6.0, height))
     front = points[points["front"]].sort_values(BITS)
     axes.step(front[BITS], front[measure], where="post", color=INK, alpha=0.4, linewidth=1)
     for (method, nm, off), own in points.groupby(["method", points["pattern"] != "", "off budget"], sort=False):
@@ -120,10 +124,17 @@ def _draw(points: pd.DataFrame, measure: str, looks: Mapping[str, Mapping[str, A
         dense_line(axes, dense)
     axes.margins(0.06, 0.1)
     log_if_wide(axes, points[measure])
-    if room_for(list(points["name"])):
+    short = shortened(list(points["name"]))
+    names = [
+        f"{name} {OFF_BUDGET}" if off else name for name, off in zip(short, points["off budget"], strict=True)
+    ]
+    if room_for(names):
         steps = np.repeat(front[[BITS, measure]].to_numpy(), 2, axis=0)
-        steps = np.column_stack([steps[1:, 0], steps[:-1, 1]])  # right, then down
-        name_points(axes, points[[BITS, measure]].to_numpy(), list(points["name"]), steps)
+        lines = [np.column_stack([steps[1:, 0], steps[:-1, 1]])]  # right, then down
+        lay_out(figure)
+        if not math.isnan(dense):
+            lines.append(np.array([(end, dense) for end in axes.get_xlim()]))
+        name_points(axes, points[[BITS, measure]].to_numpy(), names, lines)
     else:
         legend_below(figure)
     return figure

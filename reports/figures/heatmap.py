@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from reports.budgets import of_largest
 from reports.entries import Entry, entries, grouped
 from reports.facts import facts
 from reports.figures.drawing import Drawing
+from reports.figures.ink import apart, widest, wrapped
 from reports.figures.naming import distinct, first_of, named
 from reports.material import Material
 from reports.wording import Caption
@@ -32,20 +34,21 @@ COLOURS = "viridis_r"  # evenly darker from little to much, in grey, too
 
 
 def drawings(material: Material) -> list[Drawing]:
-    """A figure for each model and budget of which errors of linears are known and not zero.
+    """A figure for each model of which errors of linears are known and not zero, on its largest budget of those.
 
     Entries that compress some layers alone have no place in it.
     """
     whole = [row for row in material.rows if row.calibration and not row.layers]
-    alike = grouped(whole, lambda row: (row.model, row.model_fingerprint, row.calibration))
+    alike = grouped(whole, lambda row: (row.model, row.model_fingerprint))
     return distinct([drawing for rows in alike for drawing in _of_one(rows, material.layers)])
 
 
 def _of_one(rows: Sequence[Row], layers: Layers) -> Iterator[Drawing]:
     known = [entry for entry in entries(rows) if any(error for *_, error in _errors(entry, layers))]
-    if known:
-        shown, left_out = first_of(known)
-        caption = Caption("heatmap", facts(rows) | {"left_out": left_out})
+    of_known, budget = of_largest([row for entry in known for row in entry.rows])
+    if of_known:
+        shown, left_out = first_of(entries(of_known))
+        caption = Caption("heatmap", facts(of_known) | {"left_out": left_out, "budget": budget})
         name = file_name(f"errors-{rows[0].model}")
         yield Drawing(name, "Where the error is", caption, error_frame(shown, layers), _draw)
 
@@ -78,12 +81,14 @@ def _draw(frame: pd.DataFrame) -> Figure:
     names, kinds = list(frame["entry"].unique()), list(frame["kind"].unique())
     columns = min(COLUMNS, len(kinds))
     lines = math.ceil(len(kinds) / columns)
-    size = 5.0 + CHARACTER * max(map(len, names)), 1.2 + lines * (0.5 + LINE * len(names))
+    labels = [wrapped(name) for name in names]
+    size = 5.0 + CHARACTER * widest(labels), 1.2 + lines * (0.5 + apart(labels, LINE) * len(names))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
     shades = _shades(frame["error"])
     for index, (kind, axes) in enumerate(zip(kinds, panels, strict=False)):
         drawn = _panel(axes, frame[frame["kind"] == kind], names, range(frame["block"].max() + 1), shades)
+        axes.set_yticks(range(len(names)), labels)
         axes.set_title(kind, fontsize=10)
         if index + columns >= len(kinds):
             axes.set_xlabel("block", fontsize=9)
@@ -104,7 +109,6 @@ def _panel(axes: Axes, errors: pd.DataFrame, names: Sequence[str], blocks: range
     """One kind of linear: a line for each entry, a column for each block; nothing where none is known."""
     grid = errors.pivot(index="entry", columns="block", values="error").reindex(index=list(names), columns=blocks)
     drawn = axes.imshow(grid.to_numpy(float), cmap=COLOURS, norm=shades, aspect="auto", interpolation="none")
-    axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.tick_params(length=2, labelsize=9)
     return drawn

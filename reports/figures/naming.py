@@ -1,14 +1,15 @@
 """Names that tell entries apart on an axis, and figures apart in a folder."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain, count
 
 from reports.budgets import budget_of
 from reports.entries import Entry
 from reports.figures.drawing import Drawing
+from reports.naming import numbered
 
 MOST = 40  # lines of a figure that can still be read
+LONG = 30  # characters of a name beside a point
 
 
 def named(entries: Sequence[Entry]) -> dict[str, Entry]:
@@ -19,7 +20,7 @@ def named(entries: Sequence[Entry]) -> dict[str, Entry]:
         budget = budget_of(entry.first.calibration) if several else None
         return f"{entry.label}, {budget.sequences} x {budget.length} {budget.text}" if budget else entry.label
 
-    return dict(zip(_numbered(map(name, entries), " #"), entries, strict=True))
+    return dict(zip(numbered(map(name, entries), " #"), entries, strict=True))
 
 
 def first_of(entries: Sequence[Entry]) -> tuple[Sequence[Entry], str]:
@@ -29,14 +30,24 @@ def first_of(entries: Sequence[Entry]) -> tuple[Sequence[Entry], str]:
 
 def distinct(drawings: Sequence[Drawing]) -> list[Drawing]:
     """The drawings, those that share a name numbered: `time-tiny`, `time-tiny-2`."""
-    names = _numbered([each.name for each in drawings], "-")
+    names = numbered(each.name for each in drawings)
     return [replace(each, name=name) for each, name in zip(drawings, names, strict=True)]
 
 
-def _numbered(texts: Iterable[str], sign: str) -> list[str]:
-    """The texts, from the second equal one on with a sign and a number."""
-    found: dict[str, None] = {}
-    for text in texts:
-        tries = chain([text], (f"{text}{sign}{number}" for number in count(2)))
-        found[next(each for each in tries if each not in found)] = None
-    return list(found)
+def shortened(names: Sequence[str]) -> list[str]:
+    """The names, of long ones the first words, and as many of the last as it takes to tell all apart."""
+    for last in range(max(len(name.split()) for name in names)):
+        short = [_shortened(name, last) for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return list(names)
+
+
+def _shortened(name: str, last: int) -> str:
+    """`NoWag-VQ 2 bits … (dense)`."""
+    words = name.split()
+    first, rest = words[: len(words) - last], words[len(words) - last :]
+    while len(name) > LONG and len(first) > 1:
+        first.pop()
+        name = " ".join([*first, "…", *rest])
+    return name

@@ -17,6 +17,7 @@ WIDTH, HEIGHT = 0.6, 1.2  # of a letter, in its size
 FREE = 7.0  # points around a point's middle that its marker takes
 FARTHEST = 9  # lines up or down that a name may be from its point
 CLOSE = 0.3  # lines up or down at which a name still stands beside its point
+OUTSIDE, COVERED, CROSSED = 1000, 20, 6  # lines farther that a name goes rather than over the edge, things, a line
 THIN = 0.5  # points to each side of a line
 LETTERS = 400  # of all names together, that there is room for
 FAINT = {"color": INK, "alpha": 0.4, "linewidth": 0.7}
@@ -49,6 +50,10 @@ class Box:
         apart = self.right <= other.left or other.right <= self.left
         return not (apart or self.top <= other.bottom or other.top <= self.bottom)
 
+    def outside(self, size: tuple[float, float]) -> bool:
+        """Whether a part of it is not on a sheet of this size."""
+        return self.left < 0 or self.bottom < 0 or self.right > size[0] or self.top > size[1]
+
 
 @dataclass(frozen=True)
 class Place:
@@ -80,16 +85,24 @@ def places(
 ) -> list[Place]:
     """For each of the points [n, 2], in points from the corner of axes of this size, where its name stands.
 
-    The nearest place that is free and inside, the highest point first; where none is, the one with the fewest
-    things in the way. `lines` are in the way, too.
+    The nearest place that is free and inside, the highest point first, or one that is nearer by more than what is
+    in its way weighs: another name or point much, one of the `lines` less.
     """
     markers = [Box(x - FREE, y - FREE, x + FREE, y + FREE) for x, y in points]
-    taken = list(lines)
+    taken: list[Box] = []
     found: dict[int, Place] = {}
     for at in sorted(range(len(points)), key=lambda at: -points[at][1]):
         (x, y), others = points[at], [*taken, *markers[:at], *markers[at + 1 :]]
         boxes = {place: place.box(x, y, names[at]) for place in _near()}
-        found[at] = min(boxes, key=lambda place: _in_the_way(boxes[place], others, size))
+        found[at] = min(
+            boxes,
+            key=lambda place: (
+                abs(place.lines)
+                + COVERED * sum(map(boxes[place].overlaps, others))
+                + CROSSED * any(map(boxes[place].overlaps, lines))
+                + OUTSIDE * boxes[place].outside(size)
+            ),
+        )
         taken.append(boxes[found[at]])
     return _uncrossed(points, [found[at] for at in range(len(points))])
 
@@ -105,10 +118,10 @@ def _uncrossed(points: Points, found: Sequence[Place]) -> list[Place]:
     return places
 
 
-def name_points(axes: Axes, points: Points, names: Sequence[str], line: Points | None = None) -> None:
+def name_points(axes: Axes, points: Points, names: Sequence[str], lines: Sequence[Points] = ()) -> None:
     """Write the name of each of the points [n, 2] beside it, with a stroke to it where it stands apart.
 
-    `line` [m, 2] goes through points that names should keep off. Everything else must be drawn before.
+    Names keep off `lines`, each through points [m, 2]. All else must be drawn and laid out before.
     """
     axes.autoscale_view()
     to_points = 72 / axes.figure.dpi
@@ -117,8 +130,11 @@ def name_points(axes: Axes, points: Points, names: Sequence[str], line: Points |
     def on_paper(data: Points) -> Points:
         return np.asarray((axes.transData.transform(data) - axes.bbox.p0) * to_points)
 
-    corners = on_paper(points[:0] if line is None else line)
-    strokes = [Box(*np.minimum(a, b) - THIN, *np.maximum(a, b) + THIN) for a, b in pairwise(corners)]
+    strokes = [
+        Box(*np.minimum(a, b) - THIN, *np.maximum(a, b) + THIN)
+        for line in lines
+        for a, b in pairwise(on_paper(line))
+    ]
     found = places(on_paper(points), names, size, strokes)
     for at, name, place in zip(points, names, found, strict=True):
         side, start = ("left", 0.0) if place.side > 0 else ("right", 1.0)
@@ -140,8 +156,3 @@ def _near() -> Iterator[Place]:
     """All places, the nearest first."""
     for lines in sorted(range(-FARTHEST, FARTHEST + 1), key=lambda lines: (abs(lines), -lines)):
         yield from (Place(1, lines), Place(-1, lines))
-
-
-def _in_the_way(box: Box, others: Sequence[Box], size: tuple[float, float]) -> int:
-    outside = box.left < 0 or box.bottom < 0 or box.right > size[0] or box.top > size[1]
-    return sum(map(box.overlaps, others)) + 10 * outside

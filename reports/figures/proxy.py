@@ -14,10 +14,11 @@ from reports.columns import KL
 from reports.entries import Entry, entries, grouped
 from reports.facts import evaluation, facts
 from reports.figures.drawing import Drawing
-from reports.figures.ink import AXES, HOLLOW, MANY, empty, legend_below, log_if_wide, looks
-from reports.figures.naming import distinct
+from reports.figures.ink import AXES, HOLLOW, MANY, empty, lay_out, legend_below, log_if_wide, looks
+from reports.figures.naming import distinct, shortened
 from reports.figures.placing import name_points, room_for, short_names
 from reports.material import Material
+from reports.naming import protocol_file
 from reports.wording import Caption
 from suite.files import file_name
 from suite.results import DENSE, Row
@@ -32,7 +33,7 @@ def drawings(material: Material) -> list[Drawing]:
     models = grouped([row for row in material.rows if row.quality], lambda row: (row.model, row.model_fingerprint))
     found = [
         Drawing(
-            file_name(f"proxy-{rows[0].model}-{rows[0].protocol_name}"),
+            file_name(f"proxy-{rows[0].model}-{protocol_file(rows[0])}"),
             "Layer-wise error against KL",
             Caption("proxy", facts(rows) | {"evaluation": evaluation(rows[0])} | _facts(rows, data)),
             data,
@@ -99,8 +100,10 @@ def _draw(points: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]]) -> Figur
     axes.margins(0.06, 0.1)
     log_if_wide(axes, points[ERROR], "x")
     log_if_wide(axes, points[KL])
-    if room_for(list(points["name"])):
-        name_points(axes, points[[ERROR, KL]].to_numpy(), list(points["name"]))
+    names = shortened(list(points["name"]))
+    if room_for(names):
+        lay_out(figure)
+        name_points(axes, points[[ERROR, KL]].to_numpy(), names)
     else:
         legend_below(figure)
     return figure

@@ -4,6 +4,7 @@ import pytest
 
 from reports.entries import entries
 from reports.figures.costs import drawings, memory_frame, time_frame
+from reports.figures.ink import WRAP
 from reports.figures.naming import MOST
 from reports.material import Material
 from reports.wording import Wording
@@ -94,15 +95,33 @@ def test_where_nothing_was_compressed_as_a_whole_there_is_no_figure(make_row, gi
     assert drawings(Material([make_row(**given)])) == []
 
 
-def test_entries_that_differ_in_the_budget_say_which_and_stand_together(make_row):
+def test_of_several_budgets_the_largest_is_shown_and_the_caption_says_so(make_row):
     small, large = "c4, 8 x 512 tokens, joined by ' '", "c4, 16 x 512 tokens, joined by ' '"
     rows = [
         make_row("a", calibration=small),
-        make_row("b", calibration=small, title="GPTQ", method="gptq"),
-        make_row("c", calibration=large),
+        make_row("b", calibration=large, calibration_tokens=8192, title="GPTQ", method="gptq"),
+        make_row("c", calibration=large, calibration_tokens=8192),
+        make_row("d", calibration=None, calibration_tokens=0, title="RTN", statistics_mode="none"),
     ]
-    names = list(drawings(Material(rows))[0].data["entry"].unique())
-    assert names[:2] == ["Wanda 2:4 (dense), 8 x 512 c4", "Wanda 2:4 (dense), 16 x 512 c4"]
+    for drawing in drawings(Material(rows)):
+        assert list(drawing.data["entry"].unique()) == ["GPTQ 2:4 (dense)", "Wanda 2:4 (dense)", "RTN 2:4"]
+        assert f"{large}, the largest of 2 budgets." in Wording().caption(drawing.caption)
+
+
+def test_entries_that_differ_in_the_budget_say_which(make_row):
+    rows = [make_row(str(n), calibration=f"c4, {n} x 512 tokens, joined by ' '") for n in (8, 16)]
+    names = list(time_frame(entries(rows))["entry"].unique())
+    assert names == ["Wanda 2:4 (dense), 8 x 512 c4", "Wanda 2:4 (dense), 16 x 512 c4"]
+
+
+def test_a_long_name_is_written_in_lines_and_each_bar_stands_at_its_name(make_row):
+    long = {"variant": "2 bits " + "init=kmeans++ " * 4, "settings": {"n": 1}}
+    rows = [make_row("a", peak_memory_gib=1.0), make_row("b", peak_memory_gib=2.0, **long)]
+    memory = drawings(Material(rows))[1]
+    (axes,) = memory.draw(memory.data).axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert max(len(line) for name in names for line in name.split("\n")) <= WRAP < len(memory.data["entry"][1])
+    assert [bar.get_width() for bar in axes.patches] == [1, 2] and names[1].startswith("Wanda 2 bits")
 
 
 def test_entries_that_nothing_in_print_tells_apart_are_numbered(make_row):

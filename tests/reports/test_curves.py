@@ -36,7 +36,7 @@ def curve(make_row: MakeRow) -> Callable[..., list[Row]]:
 
 
 def text_of(rows: list[Row]) -> str:
-    (drawing,) = drawings(Material(rows))
+    drawing = drawings(Material(rows))[0]
     return " ".join(ElementTree.fromstring(drawing.svg()).itertext())
 
 
@@ -48,11 +48,9 @@ def test_a_point_is_a_budgets_mean_over_seeds_with_its_interval(curve: Callable[
     assert list(first[["low", "mean", "high"]]) == pytest.approx([0.41 - half, 0.41, 0.41 + half])
 
 
-def test_without_kl_the_curve_is_of_perplexity_and_has_the_dense_models(
-    curve: Callable[..., list[Row]], make_row: MakeRow
-) -> None:
+def test_the_curve_of_perplexity_has_the_dense_models(curve: Callable[..., list[Row]], make_row: MakeRow) -> None:
     dense = make_row("d", method="dense", title="Dense", calibration=None, perplexity=9.0)
-    found = curve_frame([dense, *curve(kl_mean=None)])
+    found = curve_frame([dense, *curve()], PERPLEXITY)
     assert list(found["mean"]) == pytest.approx([10 * math.exp(kl) for kl in KLS.values()])
     assert (set(found["measure"]), set(found["dense"])) == ({PERPLEXITY}, {9.0})
 
@@ -81,7 +79,23 @@ def test_models_and_protocols_have_figures_of_their_own_under_names_of_their_own
     curve: Callable[..., list[Row]],
 ) -> None:
     rows = [*curve(), *curve(protocol_id="p2"), *curve(model="tiny", model_fingerprint="f2")]
-    assert len({drawing.name for drawing in drawings(Material(rows))}) == 3
+    assert [drawing.name for drawing in drawings(Material(rows)) if "KL" in drawing.title] == [
+        "curves-kl-smollm2-135m-wiki-validation",
+        "curves-kl-smollm2-135m-wiki-validation-2",
+        "curves-kl-tiny-wiki-validation",
+    ]
+
+
+def test_there_is_a_curve_of_kl_where_it_is_known_and_one_of_perplexity(curve: Callable[..., list[Row]]) -> None:
+    titles = ["Calibration tokens against KL", "Calibration tokens against perplexity"]
+    assert [each.title for each in drawings(Material(curve()))] == titles
+    assert [each.title for each in drawings(Material(curve(kl_mean=None)))] == titles[1:]
+
+
+def test_the_noise_floor_of_the_kl_is_not_told_of_perplexity(curve: Callable[..., list[Row]]) -> None:
+    _, perplexity = drawings(Material(curve(noise={"bfloat16": {"kl": 0.2}})))
+    assert "oise" not in Wording().caption(perplexity.caption)
+    assert "noise floor" not in " ".join(ElementTree.fromstring(perplexity.svg()).itertext())
 
 
 def test_each_source_has_a_panel_and_each_length_a_line(curve: Callable[..., list[Row]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from reports.columns import BITS, KL, PERPLEXITY
 from reports.comparisons import comparisons
-from reports.figures.front import BUDGETS, drawings, front_frame
+from reports.figures.front import drawings, front_frame
 from reports.material import Material
 from reports.wording import Wording
 from suite.results import BitsTarget, Row
@@ -57,8 +57,9 @@ def test_an_entry_off_budget_is_marked_and_not_on_the_front(make_row: MakeRow) -
         make_row(name, title=name, method=name, variant="", match=match, stored_bits_per_weight=bits)
         for name, bits in sizes.items()
     ]
-    assert {name: on for name, (*_, on) in points(rows).items()} == {"RTN": True, "GPTQ ‡": False}
-    assert "off budget" in Wording().caption(drawings(Material(rows))[0].caption)
+    assert {name: on for name, (*_, on) in points(rows).items()} == {"RTN": True, "GPTQ": False}
+    drawing = drawings(Material(rows))[0]
+    assert "off budget" in Wording().caption(drawing.caption) and "GPTQ ‡" in text_of(drawing.svg())
 
 
 def test_bars_are_the_intervals_of_the_table(make_row: MakeRow) -> None:
@@ -75,17 +76,43 @@ def test_few_points_have_their_names_beside_them_and_many_a_legend(make_row: Mak
     assert "Wanda" in many
 
 
-def test_of_many_budgets_those_of_most_tokens_have_a_figure_and_the_caption_says_so(make_row: MakeRow) -> None:
+def test_of_several_budgets_the_largest_has_the_figures_and_the_caption_says_so(make_row: MakeRow) -> None:
     rows = [
         make_row(
             f"{n}-{title}", title=title, method=title, calibration=f"c4, {n} x 8 tokens", calibration_tokens=8 * n
         )
-        for n in range(1, BUDGETS + 3)
+        for n in (1, 3, 2)
         for title in ("Wanda", "RTN")
     ]
-    found = [each for each in drawings(Material(rows)) if each.title == "Size against KL"]
-    assert [each.caption.facts["calibration"] for each in found] == [f"c4, {n} x 8 tokens" for n in (5, 4, 3)]
-    assert "one of the largest of 5 budgets" in Wording().caption(found[0].caption)
+    found = drawings(Material(rows))
+    assert [each.title for each in found] == ["Size against KL", "Size against perplexity"]
+    assert "c4, 3 x 8 tokens, the largest of 3 budgets." in Wording().caption(found[0].caption)
+
+
+def test_files_have_short_names_that_differ(make_row: MakeRow) -> None:
+    rows = [
+        make_row(f"{text}{n}", settings={"n": n}, protocol=f"wiki/1@8 on {text}, joined", protocol_id=text)
+        for text in ("a", "b")
+        for n in (1, 2)
+    ]
+    names = [each.name for each in drawings(Material(rows)) if each.title == "Size against KL"]
+    assert names == ["front-kl-smollm2-135m-wiki-1-8", "front-kl-smollm2-135m-wiki-1-8-2"]
+
+
+def test_a_long_name_stays_inside_the_axes(make_row: MakeRow) -> None:
+    rows = [
+        make_row(name, variant=f"{name} {'init=kmeans++ ' * 4}", settings={"n": name}, stored_bits_per_weight=bits)
+        for name, bits in {"a": 2.0, "b": 3.0, "c": 9.0}.items()
+    ]
+    drawing = drawings(Material(rows))[0]
+    assert all(len(name) > 50 for name in drawing.data["name"])
+    figure = drawing.draw(drawing.data)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert len(axes.texts) == 3
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
 
 
 def test_a_figure_of_kl_above_0_draws_with_an_interval_that_reaches_below(make_row: MakeRow) -> None:

@@ -69,10 +69,16 @@ def test_cells_that_compress_some_layers_alone_are_left_out(make_row):
     assert drawings(Material([row], {"cell-a": of_block(0, 0.1)})) == []
 
 
-def test_each_budget_and_model_has_a_figure_and_a_file_of_its_own(make_row):
-    rows = [make_row("a"), make_row("b", calibration="c4, 16 x 512 tokens"), make_row("c", model="other")]
-    found = drawings(Material(rows, {row.cell_id: of_block(0, 0.1) for row in rows}))
-    assert [each.name for each in found] == ["errors-smollm2-135m", "errors-smollm2-135m-2", "errors-other"]
+def test_each_model_has_a_figure_of_its_largest_budget_and_a_file_of_its_own(make_row):
+    rows = [
+        make_row("a"),
+        make_row("b", calibration="c4, 16 x 512 tokens", calibration_tokens=8192),
+        make_row("c", model="other"),
+    ]
+    found = drawings(Material(rows, {row.cell_id: of_block(0, n / 10) for n, row in enumerate(rows, 1)}))
+    assert [each.name for each in found] == ["errors-smollm2-135m", "errors-other"]
+    assert "c4, 16 x 512 tokens, the largest of 2 budgets." in Wording().caption(found[0].caption)
+    assert set(found[0].data["error"]) == {0.2}
 
 
 def test_more_entries_than_can_be_read_are_cut_and_the_caption_says_so(make_row):

@@ -41,6 +41,11 @@ def test_a_name_keeps_off_a_line() -> None:
     assert not place.box(200, 150, "Wanda").overlaps(line)
 
 
+def test_a_name_rather_crosses_a_line_than_goes_far_from_its_point() -> None:
+    wall = Box(0, 0, 400, 300)
+    assert places(np.array([(200, 150)]), ["Wanda"], SIZE, [wall]) == [Place(1, 0)]
+
+
 @pytest.mark.parametrize(("y", "touch"), [(9.0, True), (10.0, False)])
 def test_boxes_overlap_where_they_share_an_area(y: float, touch: bool) -> None:
     assert Box(0, 0, 10, 10).overlaps(Box(5, y, 15, 20)) is touch

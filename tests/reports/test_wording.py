@@ -138,10 +138,10 @@ def test_the_report_in_markdown_has_its_parts_in_order() -> None:
     text = Wording().render("report.md", **values, figures=[figure], tables=[Ready("| a |\n|---|")])
     parts = [
         "# a_b \\*c\\*\n",
-        "One.\nTwo.\n",
+        "One.\n\nTwo.\n",
+        "| a |",
         "![A [b]](figures/front.svg)\n",
         "Why \\*so\\*.\n",
-        "| a |",
         "Note.",
     ]
     places = [text.find(part) for part in parts]
