@@ -33,8 +33,9 @@ def side_by_side(rows: Sequence[Row], scores: Mapping[str, TaskScore]) -> list[l
 
 
 def by_budget(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows by their calibration budget; those that use no data stand with every budget."""
-    budgets = dict.fromkeys(row.calibration for row in rows if row.calibration)
+    """Rows by their calibration budget, most tokens first; those that use no data stand with every budget."""
+    tokens = {row.calibration: row.calibration_tokens for row in rows if row.calibration}
+    budgets = sorted(tokens, key=lambda budget: -tokens[budget])
     return [[row for row in rows if row.calibration in (None, budget)] for budget in budgets] or [list(rows)]
 
 

@@ -157,8 +157,9 @@ class Grid:
 def grids(rows: Sequence[Row]) -> list[Table]:
     """The grids of pruning, of quantisation, and of sizes that were asked for, as they first appear.
 
-    Each perplexity protocol has one of perplexity and one of KL; tasks stand side by side. There is a grid only
-    where two methods are compared and one of them in several columns: all else is in the comparisons.
+    Each perplexity protocol has one of perplexity and one of KL for each budget; tasks stand side by side. There
+    is a grid only where two methods are compared and one of them in several columns: all else is in the
+    comparisons.
     """
     whole = [row for row in rows if row.layers is None]
     scores = {row.protocol_id: row.task for row in whole if row.task}
@@ -166,7 +167,7 @@ def grids(rows: Sequence[Row]) -> list[Table]:
     for family in dict.fromkeys(family_of(row) for row in whole if row.method != DENSE):
         members = [row for row in whole if row.method == DENSE or family_of(row) == family]
         for part in by_protocol([row for row in members if row.measures == "perplexity"]):
-            found += [grid for piece in by_budget(part) for grid in _of_windows(family, piece)]
+            found += _of_windows(family, by_budget(part))
         for part in side_by_side([row for row in members if row.protocol_id in scores], scores):
             found += [_of_tasks(family, piece, scores) for piece in by_budget(part)]
     return named_apart([grid.table() for grid in found if grid.says_more])
@@ -205,14 +206,15 @@ def _settings(line: Sequence[Entry]) -> str:
     return " ".join("/".join(dict.fromkeys(each)) for each in words)
 
 
-def _of_windows(family: str, rows: Sequence[Row]) -> Iterator[Grid]:
-    """Perplexity and KL; the dense model has no KL to itself."""
-    how, name = evaluation(rows[0]), protocol_file(rows[0])
-    yield Grid(family, rows, Measure(f"perplexity-{name}", "perplexity", how, [perplexity("perplexity")]))
+def _of_windows(family: str, budgets: Sequence[Sequence[Row]]) -> Iterator[Grid]:
+    """Perplexity under each budget, and then KL; the dense model has no KL to itself."""
+    first = budgets[0][0]
+    how, name = evaluation(first), protocol_file(first)
+    by_perplexity = Measure(f"perplexity-{name}", "perplexity", how, [perplexity("perplexity")])
     words = "KL to the dense model in nats per token"
-    columns = [replace(kl(), header="KL")]
-    compressed = [row for row in rows if row.method != DENSE]
-    yield Grid(family, compressed, Measure(f"kl-{name}", words, how, columns))
+    by_kl = Measure(f"kl-{name}", words, how, [replace(kl(), header="KL")])
+    yield from (Grid(family, rows, by_perplexity) for rows in budgets)
+    yield from (Grid(family, [row for row in rows if row.method != DENSE], by_kl) for rows in budgets)
 
 
 def _of_tasks(family: str, rows: Sequence[Row], scores: Mapping[str, TaskScore]) -> Grid:

@@ -16,7 +16,7 @@ from reports.escape import Ready
 from reports.tables import Table
 from reports.wording import Wording
 
-HEADER_WIDTH = 12  # characters; where a longer header of a column of numbers is broken
+HEADER_WIDTH, LABEL_WIDTH = 12, 40  # characters; where a longer header of numbers, a longer label is broken
 CLINGS = re.compile(rf" (?=[%{HIGHER}{LOWER}])")  # to the word before it
 PLUS_MINUS = "\\,$\\pm$\\,"
 
@@ -87,7 +87,7 @@ def _group_rules(headers: Sequence[tuple[str, ...]], level: int) -> str:
 def _latex_cell(cell: object) -> str:
     """What is missing beside a number is left blank, so that the digits of a column stand below each other."""
     if not isinstance(cell, Cell):
-        return escape.latex(cell)
+        return _label(str(cell))
     number = escape.latex(cell.number)
     bold = rf"\textbf{{{number}}}" if cell.best else number
     mark = _padded(cell.mark, cell.longest_mark, lambda text: rf"\textsuperscript{{{escape.latex(text)}}}")
@@ -100,9 +100,23 @@ def _padded(text: str, longest: str, put: Callable[[str], str]) -> str:
     return (put(text) if text else "") + (rf"\hphantom{{{put(missing)}}}" if missing else "")
 
 
+def _label(text: str) -> str:
+    """A long label in several lines, the first on that of its numbers."""
+    lines = _wrapped(text, LABEL_WIDTH)
+    return (
+        rf"\begin{{tabular}}[t]{{@{{}}l@{{}}}}{_below(lines)}\end{{tabular}}" if len(lines) > 1 else _below(lines)
+    )
+
+
 def _stacked(header: object) -> str:
     """A long header in several lines, flush right as its numbers are."""
-    text = CLINGS.sub("\u00a0", str(header))
-    lines = textwrap.wrap(text, HEADER_WIDTH, break_long_words=False, break_on_hyphens=False)
-    stacked = r" \\ ".join(map(escape.latex, lines))
-    return rf"\shortstack[r]{{{stacked}}}" if len(lines) > 1 else stacked
+    lines = _wrapped(CLINGS.sub("\u00a0", str(header)), HEADER_WIDTH)
+    return rf"\shortstack[r]{{{_below(lines)}}}" if len(lines) > 1 else _below(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _below(lines: Sequence[str]) -> str:
+    return r" \\ ".join(map(escape.latex, lines))

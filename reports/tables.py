@@ -11,6 +11,7 @@ from os.path import commonprefix
 
 import pandas as pd
 
+from reports.budgets import budget_of
 from reports.columns import HIGHER, LOWER, Column
 from reports.entries import Entry, entries
 from reports.marks import MISSING, OFF_BUDGET, Contest, mark_note
@@ -20,7 +21,7 @@ from reports.wording import Caption
 
 SEEDS = "seeds"
 OVER_SEEDS = "±: half of the 95 % interval of the mean over seeds (Student's t)."
-LOGARITHM = "Perplexity: mean of the logarithm over seeds."
+LOGARITHM = "Perplexity: exp of the mean logarithm over seeds; ± is that of the logarithm, times the perplexity."
 OVER_ITEMS = "±: standard error over items."
 
 
@@ -226,8 +227,15 @@ def _labels(lines: Sequence[Entry]) -> pd.DataFrame:
         prefix = _layers_prefix(lines)
         labels["layers"] = ["" if entry.dense else _shortened(entry.first.layers, prefix) for entry in lines]
     if len({row.calibration for row in first if row.calibration}) > 1:
-        labels["calibration"] = [row.calibration or "none" for row in first]
+        labels["calibration"] = _budgets([row.calibration for row in first])
     return pd.DataFrame(labels, dtype=object)
+
+
+def _budgets(calibrations: Sequence[str | None]) -> list[str]:
+    """The budgets in words, less how all of them are cut and counted: the caption has it."""
+    cut = {budget.rest if budget else "" for budget in map(budget_of, filter(None, calibrations))}
+    shared = f", {cut.pop()}" if len(cut) == 1 else ""
+    return [(calibration or "none").removesuffix(shared) for calibration in calibrations]
 
 
 def _layers_prefix(lines: Sequence[Entry]) -> str:

@@ -17,7 +17,18 @@ from reports.compare import Metric
 from reports.entries import Entry, entries, grouped
 from reports.facts import evaluation, facts
 from reports.figures.drawing import Drawing
-from reports.figures.ink import AXES, HOLLOW, INK, LINES, dense_line, dress, legend_below, log_if_wide, looks
+from reports.figures.ink import (
+    AXES,
+    HOLLOW,
+    INK,
+    LINES,
+    RUINED,
+    dense_line,
+    dress,
+    legend_below,
+    log_if_wide,
+    looks,
+)
 from reports.figures.naming import distinct
 from reports.material import Material
 from reports.naming import protocol_file
@@ -29,8 +40,9 @@ from suite.results import Row
 SERIES = ["method", "source", "length"]
 FEW, MOST_TICKS = 6, 5  # token counts that can all be ticks; ticks of more
 NEAR = 3.0  # times the noise floor: curves that come no nearer are drawn without it
-LEAST = 0.3  # of the lowest mean: where a logarithmic axis cuts off a band
+LEAST = 0.3  # of the lowest mean, or the highest of it: where an axis cuts off a band
 ACROSS = 3  # panels side by side
+LARGEST = 700.0  # of a logarithm: its number still fits a float
 
 
 def drawings(material: Material) -> list[Drawing]:
@@ -61,7 +73,8 @@ def curve_frame(rows: Sequence[Row], measure: str = KL) -> pd.DataFrame:
 
     `mean` is of the measure, KL in nats per token or perplexity (by logarithms), over seeds that have it;
     `low` and `high` are the ends of its 95 % interval over seeds, NaN for a single one. `dense` is the dense
-    model's perplexity, or for KL the noise floor that was measured on it: NaN if there is none.
+    model's perplexity, or for KL the noise floor that was measured on it: NaN if there is none. Models that are
+    RUINED are no points.
     """
     used = [
         (entry, budget)
@@ -69,7 +82,8 @@ def curve_frame(rows: Sequence[Row], measure: str = KL) -> pd.DataFrame:
         if (budget := budget_of(entry.first.calibration)) and _values(entry, measure)
     ]
     several = len({budget.rest for _, budget in used}) > 1
-    lines = pd.DataFrame([_line(entry, budget, measure, several) for entry, budget in used])
+    every = [_line(entry, budget, measure, several) for entry, budget in used]
+    lines = pd.DataFrame([line for line in every if line["mean"] < RUINED])
     if not len(lines) or lines.groupby(SERIES)["tokens"].nunique().max() < 2:
         return pd.DataFrame()
     floor = Metric("kl").floor(rows)[0] or math.nan
@@ -97,7 +111,7 @@ def _line(entry: Entry, budget: Budget, measure: str, several: bool) -> dict[str
         "sequences": budget.sequences,
         "tokens": budget.tokens,
         "seeds": len(values),
-        **(ends if measure == KL else {name: math.exp(value) for name, value in ends.items()}),
+        **(ends if measure == KL else {name: math.exp(min(value, LARGEST)) for name, value in ends.items()}),
     }
 
 
@@ -140,11 +154,11 @@ def _draw(data: pd.DataFrame) -> Figure:
 def _draw_panel(axes: Axes, own: pd.DataFrame, data: pd.DataFrame) -> None:
     """A line for each method and length of sequences; looks are the same in all panels."""
     methods, lengths = looks(data["method"]), sorted(data["length"].unique())
-    least = LEAST * data["mean"].min()
+    least, most = LEAST * data["mean"].min(), data["mean"].max() / LEAST
     for (method, _, length), line in own.sort_values("tokens", kind="stable").groupby(SERIES, sort=False):
         look = methods[str(method)] | ({"linestyle": LINES[lengths.index(length)]} if len(lengths) > 1 else {})
         axes.plot(line["tokens"], line["mean"], label=method, **HOLLOW | look | {"markersize": 6})
-        low, high = line["low"].clip(lower=least), line["high"]
+        low, high = line["low"].clip(lower=least), line["high"].clip(upper=most)
         if len(line) == 1:
             axes.vlines(line["tokens"], low, high, color=look["color"])
         else:

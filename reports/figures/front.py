@@ -21,6 +21,7 @@ from reports.figures.ink import (
     HOLLOW,
     INK,
     MANY,
+    RUINED,
     dense_line,
     empty,
     lay_out,
@@ -74,7 +75,7 @@ def front_frame(table: Table, measure: str = KL) -> pd.DataFrame:
     """A line for each entry: its stored bits, the measure, KL or perplexity, and whether it is on the front.
 
     `±` is the table's, `pattern` the N:M one, `dense` the dense model's perplexity. Entries that compress some
-    layers alone have no place in it: their bits are of those layers.
+    layers alone have no place in it: their bits are of those layers. Nor have models that are RUINED.
     """
     column = measure if measure == KL else f"{measure} {table.entries[0].first.protocol_name}"
     if column not in table.numbers:
@@ -94,7 +95,8 @@ def front_frame(table: Table, measure: str = KL) -> pd.DataFrame:
     )
     dense = np.array([entry.dense for entry in table.entries])
     whole = np.array([not row.layers for row in first])
-    points = lines[~dense & whole & (lines[measure] > 0)].dropna(subset=[BITS, measure])
+    drawable = lines[measure].between(0, RUINED, inclusive="neither")
+    points = lines[~dense & whole & drawable].dropna(subset=[BITS])
     best = pareto_front(points[~points["off budget"]], BITS, measure)
     known = lines.loc[dense, measure].max() if measure == PERPLEXITY else math.nan
     return pd.DataFrame(points.assign(dense=known, front=points.index.isin(best.index)))

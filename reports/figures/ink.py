@@ -34,6 +34,7 @@ HATCHES = ("", "////", "xx")  # of bars, with the colours
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MANY = 200  # points, from which on an SVG has them as one image
 WIDE = 4.0  # times the least value: from here on an axis is logarithmic
+RUINED = 1e30  # a perplexity beside which an axis could show no other: it is in tables alone
 TICKS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))  # in each decade of one, of up to three, of more
 CHARACTERS = 12.0  # of a legend, in an inch
 OF_A_HANDLE = 6  # characters' room that a legend's sign takes

@@ -11,7 +11,18 @@ from matplotlib.ticker import MaxNLocator
 from reports.columns import KL, PERPLEXITY
 from reports.figures.drawing import Drawing
 from reports.figures.front import pareto_front
-from reports.figures.ink import AXES, HATCHES, HOLLOW, INK, PALETTE, empty, legend_below, log_if_wide, look
+from reports.figures.ink import (
+    AXES,
+    HATCHES,
+    HOLLOW,
+    INK,
+    PALETTE,
+    RUINED,
+    empty,
+    legend_below,
+    log_if_wide,
+    look,
+)
 from reports.figures.naming import distinct
 from reports.material import Material, Search
 from reports.searches import FINISHED, STOPPED, UNUSABLE
@@ -48,9 +59,13 @@ def _of_one(search: Search) -> Iterator[Drawing]:
 
 
 def history_frame(search: Search) -> pd.DataFrame:
-    """A line for each trial that is over: trial, state, the objective, NaN unless it was finished, best so far."""
+    """A line for each trial that is over: trial, state, the objective, best so far.
+
+    The objective is NaN unless the trial was finished, and where its model is RUINED.
+    """
     frame = pd.DataFrame(search.trials)[["trial", "state", search.objective]].astype({search.objective: float})
-    return frame.assign(best=frame[search.objective].cummin().ffill())
+    values = frame[search.objective].where(frame[search.objective] < RUINED)
+    return frame.assign(**{search.objective: values, "best": values.cummin().ffill()})
 
 
 def importance_frame(search: Search) -> pd.DataFrame:
@@ -64,8 +79,13 @@ def importance_frame(search: Search) -> pd.DataFrame:
 
 
 def trial_frame(search: Search) -> pd.DataFrame:
-    """Finished trials: trial, method, predicted_bits, the objective, and whether no other one beats it in both."""
-    finished = [trial for trial in search.trials if trial["state"] == FINISHED]
+    """Finished trials: trial, method, predicted_bits, the objective, and whether no other one beats it in both.
+
+    Those whose models are RUINED are left out.
+    """
+    finished = [
+        trial for trial in search.trials if trial["state"] == FINISHED and trial[search.objective] < RUINED
+    ]
     points = pd.DataFrame(finished, columns=["trial", "method", "predicted_bits", search.objective])
     on_front = pareto_front(points, "predicted_bits", search.objective).index
     return points.assign(front=points.index.isin(on_front))

@@ -124,3 +124,13 @@ def test_a_figure_of_kl_above_0_draws_with_an_interval_that_reaches_below(make_r
     ]
     assert math.isfinite(front_frame(comparisons(rows)[0])["±"].max())
     assert drawings(Material(rows))[0].svg().startswith("<svg")
+
+
+def test_a_ruined_model_is_no_point_and_the_others_are_drawn(make_row: MakeRow) -> None:
+    perplexities = {"a": 20.0, "b": 30.0, "ruined": math.exp(700)}
+    rows = [
+        make_row(name, variant=name, settings={"of": name}, perplexity=value)
+        for name, value in perplexities.items()
+    ]
+    assert set(points(rows, PERPLEXITY)) == {"Wanda a", "Wanda b"}
+    assert all(drawing.svg() for drawing in drawings(Material(rows)))

@@ -214,12 +214,13 @@ def test_rows_of_some_layers_stay_out(four: list[Row]) -> None:
 
 
 def test_budgets_have_grids_of_their_own_under_names_of_their_own(four: list[Row]) -> None:
-    budgets = ("c4, 8 x 512 tokens", "c4, 16 x 512 tokens")
-    tables = grids([*moved(four[:4], calibration=budgets[0]), *moved(four[:4], calibration=budgets[1]), four[4]])
-    assert [table.caption.facts["calibration"] for table in tables[::2]] == list(budgets)
-    assert [table.name for table in tables[::2]] == [
-        "grid-pruning-perplexity-wiki-validation-c4-8x512",
+    tokens = {f"c4, {n} x 512 tokens": 512 * n for n in (8, 16)}
+    rows = [row for text, n in tokens.items() for row in moved(four[:4], calibration=text, calibration_tokens=n)]
+    assert [table.name for table in grids([*rows, four[4]])] == [  # what is told once more, largest budget first
         "grid-pruning-perplexity-wiki-validation-c4-16x512",
+        "grid-pruning-perplexity-wiki-validation-c4-8x512",
+        "grid-pruning-kl-wiki-validation-c4-16x512",
+        "grid-pruning-kl-wiki-validation-c4-8x512",
     ]
 
 

@@ -1,5 +1,6 @@
 """What a search's figures hold: values over time, shares, and the front."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -61,3 +62,11 @@ def test_axes_say_what_was_minimised(search, objective):
     trials = [trial | {"perplexity": trial["kl"]} for trial in search.trials]
     [history, *_] = drawings(Material([], searches=[replace(search, objective=objective, trials=trials)]))
     assert axes_of(history).get_ylabel().lower().startswith(objective)
+
+
+def test_a_trial_that_ruined_the_model_is_no_point(search):
+    trials = [search.trials[0] | {"kl": math.exp(700)}, *search.trials[1:]]
+    ruined = replace(search, trials=trials)
+    assert list(trial_frame(ruined)["trial"]) == [1, 2]
+    assert list(history_frame(ruined)["best"].dropna()) == [0.4] * 3
+    assert all(each.svg() for each in drawn(ruined).values())

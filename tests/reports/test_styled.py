@@ -141,6 +141,12 @@ def test_latex_prints_what_the_text_says(text: str, printed: str) -> None:
     assert escape.latex(escape.latex(text)) == printed
 
 
+def test_latex_breaks_a_long_label_and_keeps_its_first_line_beside_the_numbers(make_row: MakeRow) -> None:
+    (table,) = comparisons([make_row(variant="2 bits d4 init=kmeans++ share=input ldlq damping=0.037")])
+    broken = r"\begin{tabular}[t]{@{}l@{}}2 bits d4 init=kmeans++ share=input ldlq \\ damping=0.037\end{tabular}"
+    assert f"Wanda & {broken} & dense & 2.125 &" in latex(table, Wording())
+
+
 def test_latex_has_a_rule_below_each_group(grid: Table) -> None:
     lines = latex(grid, Wording()).splitlines()
     rules = next(index for index, line in enumerate(lines) if "cmidrule" in line)

@@ -152,7 +152,7 @@ def test_what_follows_plus_minus_is_explained(make_row: MakeRow, make_task: Make
 
 
 def test_a_mean_of_perplexities_says_of_what(make_row: MakeRow, make_task: MakeRow) -> None:
-    told = "Perplexity: mean of the logarithm over seeds."
+    told = "Perplexity: exp of the mean logarithm over seeds; ± is that of the logarithm, times the perplexity."
     assert told in only([make_row("a"), make_row("b", seed=1)]).notes
     assert told not in only([make_row("a"), make_row("b", settings={})]).notes
     assert told not in only([make_task("a", acc="01"), make_task("b", acc="01", seed=1)]).notes
