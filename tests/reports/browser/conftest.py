@@ -23,7 +23,7 @@ ALONE = (
     "--disable-sync",
 )
 WINDOW = {"width": 1280, "height": 720}
-PATIENCE = 5_000  # milliseconds for what a page does at once
+PATIENCE = 20_000  # milliseconds for what a page does at once; a busy machine takes some of them
 WORDING = Wording()  # its templates are read once
 
 Page = Any
