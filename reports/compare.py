@@ -21,6 +21,7 @@ APART: Word = "cannot be told apart"
 WINDOWS = {"perplexity": ("window_nll", "nll"), "kl": ("window_kl", "kl")}  # field of quality, figure of the noise
 ONE_SIZE = 0.05  # entries whose stored bits differ by at most this share compete with each other
 SHOWN = 5  # candidates that a message names
+MOST_NATS = 700.0  # a row's perplexity is e to at most this power
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -59,7 +60,7 @@ class Metric:
 
     def value(self, mean: float) -> float:
         """As tables print it: the perplexity of a mean in nats, any other mean as it is."""
-        return math.exp(mean) if self.name == "perplexity" else mean
+        return _exp(mean) if self.name == "perplexity" else mean
 
     def floor(self, rows: Sequence[Row]) -> tuple[float, str]:
         """How far the dense model's figure moved at most, and by what change; (0, "") if it was not measured."""
@@ -107,7 +108,7 @@ class Verdict:
         if self.metric != "perplexity":
             return None
         found = self.difference
-        return math.exp(found.estimate), math.exp(found.low), math.exp(found.high)
+        return _exp(found.estimate), _exp(found.low), _exp(found.high)
 
 
 def metrics_of(row: Row) -> list[str]:
@@ -253,6 +254,11 @@ def _strata(metric: Metric, rows: Sequence[Row]) -> list[Array]:
     ordered = sorted(rows, key=lambda row: (row.protocol_id, row.seed))
     protocols = dict.fromkeys(row.protocol_id for row in ordered)
     return [np.stack([metric.units(row) for row in ordered if row.protocol_id == one]) for one in protocols]
+
+
+def _exp(nats: float) -> float:
+    """The perplexity, or the ratio of two; a ruined model's would be more than a float can hold."""
+    return math.exp(min(nats, MOST_NATS))
 
 
 def _adjusted(verdicts: list[Verdict]) -> list[Verdict]:

@@ -7,6 +7,8 @@ from reports.budgets import budget_of
 from suite.files import file_name
 from suite.results import Row
 
+LONGEST = 150  # characters; most file systems allow 255 bytes, endings and a mark of unfinished files with them
+
 
 def protocol_file(row: Row) -> str:
     """The protocol as part of a file's name, without its text: `wikitext2-raw-1-1024`, `openbookqa`."""
@@ -17,6 +19,11 @@ def budget_file(calibration: str | None) -> str:
     """The budget as part of a file's name: `boolq-128x1024`; nothing where there is none."""
     budget = budget_of(calibration)
     return file_name(f"{budget.text.partition('[')[0]}-{budget.sequences}x{budget.length}") if budget else ""
+
+
+def names_of_files(names: Iterable[str]) -> list[str]:
+    """The names no longer than file systems allow, and numbered where they are equal."""
+    return numbered(name[:LONGEST].rstrip("-.") for name in names)
 
 
 def numbered(texts: Iterable[str], sign: str = "-") -> list[str]:

@@ -15,7 +15,7 @@ from reports.budgets import budget_of
 from reports.columns import HIGHER, LOWER, Column
 from reports.entries import Entry, entries
 from reports.marks import MISSING, OFF_BUDGET, Contest, mark_note
-from reports.naming import budget_file, numbered
+from reports.naming import budget_file, names_of_files
 from reports.notes import off_budget_notes, seeds_notes, trouble_notes
 from reports.wording import Caption
 
@@ -55,8 +55,11 @@ class Table:
 
     @property
     def names(self) -> list[list[str]]:
-        """For each entry the labels that say something, for where they share one column."""
-        return [[cell for cell in cells if cell not in ("", "none")] for cells in self.labels.to_numpy().tolist()]
+        """For each entry the first label and those that say something, for where they share one column."""
+        return [
+            [first, *(cell for cell in rest if cell not in ("", "none"))]
+            for first, *rest in self.labels.to_numpy().tolist()
+        ]
 
     @property
     def row_ids(self) -> list[list[str]]:
@@ -180,8 +183,8 @@ def named_apart(tables: Sequence[Table]) -> list[Table]:
     """The tables under names of which no two are equal: by their budgets where those differ, else by a number."""
     told = Counter(name for name, _ in {(each.name, each.caption.facts["calibration"]) for each in tables})
     budgets = [budget_file(each.caption.facts["calibration"]) if told[each.name] > 1 else "" for each in tables]
-    named = [f"{each.name}-{budget}".rstrip("-") for each, budget in zip(tables, budgets, strict=True)]
-    return [replace(table, name=name) for table, name in zip(tables, numbered(named), strict=True)]
+    named = names_of_files(f"{each.name}-{budget}" for each, budget in zip(tables, budgets, strict=True))
+    return [replace(table, name=name) for table, name in zip(tables, named, strict=True)]
 
 
 def _marks(column: Column, parts: Sequence[Entry], lines: Sequence[Entry], beside: bool) -> list[str]:

@@ -18,6 +18,7 @@ from jinja2 import (
     StrictUndefined,
     Template,
     TemplateError,
+    TemplateNotFound,
     TemplateSyntaxError,
     select_autoescape,
 )
@@ -28,7 +29,8 @@ from suite.errors import ConfigError
 from suite.files import write_atomically
 from suite.schema import nearest
 
-FAULTS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError)  # what a template may raise
+# what a template may raise
+FAULTS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -135,4 +137,5 @@ def copy_templates(to: Path) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    said = f"no template {error}" if isinstance(error, TemplateNotFound) else str(error)
+    return " ".join(said.split())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from reports.budgets import budget_of
 from reports.entries import Entry
 from reports.figures.drawing import Drawing
-from reports.naming import numbered
+from reports.naming import names_of_files, numbered
 
 MOST = 40  # lines of a figure that can still be read
 LONG = 30  # characters of a name beside a point
@@ -30,7 +30,7 @@ def first_of(entries: Sequence[Entry]) -> tuple[Sequence[Entry], str]:
 
 def distinct(drawings: Sequence[Drawing]) -> list[Drawing]:
     """The drawings, those that share a name numbered: `time-tiny`, `time-tiny-2`."""
-    names = numbered(each.name for each in drawings)
+    names = names_of_files(each.name for each in drawings)
     return [replace(each, name=name) for each, name in zip(drawings, names, strict=True)]
 
 

@@ -187,6 +187,12 @@ def test_each_entry_stands_against_the_best_of_its_size(windows: MakeRow) -> Non
     assert best_set(entries, "kl") == {best, tied, "small"}
 
 
+def test_a_ruined_model_is_worse_however_far_its_perplexity_is_beyond_a_float(windows: MakeRow) -> None:
+    verdict = standings({"good": [windows("good")], "ruined": [windows("ruined", 5000.0)]}, "perplexity")["ruined"]
+    assert verdict and verdict.word == "worse" and math.isfinite(verdict.value_a)
+    assert verdict.ratio and all(map(math.isfinite, verdict.ratio))
+
+
 def test_standings_adjust_p_over_a_size(windows: MakeRow) -> None:
     entries = {key: [windows(key, shift)] for key, shift in {"a": 0, "b": 0.1, "c": 0.2, "d": 0.3}.items()}
     found = [verdict for verdict in standings(entries, "perplexity").values() if verdict]

@@ -110,6 +110,11 @@ def test_where_there_is_no_room_the_first_label_brings_the_others(table: Table) 
     assert '<th scope="row" class="label" data-rest="2:4, dense">Wanda</th>' in html(table, Wording())
 
 
+def test_a_method_without_a_name_has_a_line(make_row: MakeRow) -> None:
+    (table,) = comparisons([make_row(title="")])
+    assert '<th scope="row" class="label" data-rest="2:4, dense"></th>' in html(table, Wording())
+
+
 def test_the_same_table_is_the_same_bytes_without_styles(seeds: Table) -> None:
     page = html(seeds, Wording())
     assert page == html(seeds, Wording())

@@ -291,6 +291,12 @@ def test_tables_of_two_budgets_have_two_names(
     assert [table.name for table in tables] == [f"comparison-smollm2-135m-wiki-validation{end}" for end in endings]
 
 
+def test_long_names_are_cut_to_what_file_systems_allow_and_differ(make_row: MakeRow) -> None:
+    names = [table.name for table in comparisons([make_row(model=300 * "m" + end) for end in "ab"])]
+    assert len(set(names)) == 2
+    assert max(map(len, names)) < 160
+
+
 def test_names_that_differ_in_case_alone_are_numbered(make_row: MakeRow) -> None:
     names = [table.name for table in comparisons([make_row("a", model="M"), make_row("b", model="m")])]
     assert names == ["comparison-M-wiki-validation", "comparison-m-wiki-validation-2"]

@@ -95,7 +95,13 @@ def test_a_file_that_is_no_text_is_named(write: Callable[[str, str], Path]) -> N
     assert "table.tex cannot be read" in told(lambda: Wording(folder))
 
 
-@pytest.mark.parametrize("text", ["{{ modle }}", "{{ model.name }}", "{{ 1 // 0 }}", "{{ model + 1 }}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{{ modle }}", "{{ model.name }}", "{{ 1 // 0 }}", "{{ model + 1 }}"),
+        *("{% include 'captions/coverage.txt' %}", "{% include '/nosuch' %}"),
+    ],
+)
 def test_a_fault_in_a_users_template_names_what_it_may_use(write: Callable[[str, str], Path], text: str) -> None:
     wording = Wording(write("captions/coverage.txt", f"On\n{text}"))
     line = told(lambda: wording.caption(Caption("coverage", FACTS)))
