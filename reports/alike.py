@@ -1,10 +1,15 @@
-"""Which rows may stand together: those of one measurement, and of one calibration budget."""
+"""Which rows may stand together: those of one model, of one measurement, and of one calibration budget."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from reports.entries import grouped
 from suite.results import Row, TaskScore
+
+
+def by_model(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows by their model, by its name and its weights."""
+    return grouped(rows, lambda row: (row.model, row.model_fingerprint))
 
 
 def by_protocol(rows: Sequence[Row]) -> list[list[Row]]:

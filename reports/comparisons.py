@@ -8,9 +8,9 @@ side where harness, batch size and the limit that cut one of them are the same, 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from reports.alike import by_budget, by_protocol, side_by_side
+from reports.alike import by_budget, by_model, by_protocol, side_by_side
 from reports.columns import BITS, HIGHER, LOWER, Column, kl, mean_accuracy, of, perplexity, task_columns
-from reports.entries import entries, grouped
+from reports.entries import entries
 from reports.facts import evaluation, evaluation_of_tasks, facts
 from reports.naming import protocol_file
 from reports.tables import Table, named_apart, tabulate
@@ -23,7 +23,7 @@ def comparisons(rows: Sequence[Row]) -> list[Table]:
     """Each model's tables by protocol and budget, then those of its tasks, as they first appear."""
     scores = {row.protocol_id: row.task for row in rows if row.task}  # what is said of a task's failed rows, too
     tables = []
-    for model in grouped(rows, lambda row: (row.model, row.model_fingerprint)):
+    for model in by_model(rows):
         for part in by_protocol([row for row in model if row.measures == "perplexity"]):
             tables += [_perplexity(piece) for piece in by_budget(part)]
         items = [row for row in model if row.measures == "task"]

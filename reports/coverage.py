@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reports.alike import by_model
 from reports.columns import Column, Values
-from reports.entries import entries, grouped
+from reports.entries import entries
 from reports.facts import facts
 from reports.tables import Table, named_apart, tabulate
 from reports.wording import Caption
@@ -28,7 +29,7 @@ class Coverage:
 def coverages(rows: Sequence[Row]) -> list[Coverage]:
     """One for each model, in the order in which they first appear; the dense cells compress nothing."""
     compressed = [row for row in rows if row.method != DENSE]
-    models = grouped(compressed, lambda row: (row.model, row.model_fingerprint))
+    models = by_model(compressed)
     tables = named_apart([_table(model) for model in models])
     return [Coverage(table, _sentence(model)) for table, model in zip(tables, models, strict=True)]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from reports.alike import by_budget, by_protocol
+from reports.alike import by_budget, by_model, by_protocol
 from reports.columns import Column, kl, perplexity, task_columns
 from reports.compare import size_classes
-from reports.entries import Entry, entries, grouped
+from reports.entries import Entry, entries
 from reports.marks import Contest
 from reports.statistics import FEWEST_UNITS
 from suite.results import DENSE, Row
@@ -82,7 +82,7 @@ class Race:
 def fields(rows: Sequence[Row]) -> Iterator[Field]:
     """One for each protocol and budget by KL or perplexity; of a model without either for each task."""
     measured = [row for row in rows if row.status == "ok" and row.size]
-    for model in grouped(measured, lambda row: (row.model, row.model_fingerprint)):
+    for model in by_model(measured):
         told = [row for row in model if row.quality] or model
         for part in (piece for protocol in by_protocol(told) for piece in by_budget(protocol)):
             lines = entries(part)

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from reports.alike import by_protocol
+from reports.alike import by_model, by_protocol
 from reports.budgets import Budget, budget_of
 from reports.columns import KL
 from reports.compare import Metric
-from reports.entries import Entry, entries, grouped
+from reports.entries import Entry, entries
 from reports.facts import evaluation, facts
 from reports.figures.drawing import Drawing
 from reports.figures.ink import (
@@ -42,7 +42,6 @@ FEW, MOST_TICKS = 6, 5  # token counts that can all be ticks; ticks of more
 NEAR = 3.0  # times the noise floor: curves that come no nearer are drawn without it
 LEAST = 0.3  # of the lowest mean, or the highest of it: where an axis cuts off a band
 ACROSS = 3  # panels side by side
-LARGEST = 700.0  # of a logarithm: its number still fits a float
 
 
 def drawings(material: Material) -> list[Drawing]:
@@ -51,7 +50,7 @@ def drawings(material: Material) -> list[Drawing]:
     One is of KL, one of perplexity, where rows have them.
     """
     scored = [row for row in material.rows if row.measures == "perplexity"]
-    models = grouped(scored, lambda row: (row.model, row.model_fingerprint))
+    models = by_model(scored)
     found = [
         Drawing(
             file_name(f"curves-{measure.split()[0].lower()}-{rows[0].model}-{protocol_file(rows[0])}"),
@@ -99,7 +98,7 @@ def _values(entry: Entry, measure: str) -> list[float]:
 
 
 def _line(entry: Entry, budget: Budget, measure: str, several: bool) -> dict[str, Any]:
-    values = _values(entry, measure)
+    metric, values = Metric("kl" if measure == KL else "perplexity"), _values(entry, measure)
     mean, half = fmean(values), interval_over_seeds(values)
     ends = {"mean": mean, "low": mean - half, "high": mean + half}
     return {
@@ -111,7 +110,7 @@ def _line(entry: Entry, budget: Budget, measure: str, several: bool) -> dict[str
         "sequences": budget.sequences,
         "tokens": budget.tokens,
         "seeds": len(values),
-        **(ends if measure == KL else {name: math.exp(min(value, LARGEST)) for name, value in ends.items()}),
+        **{name: metric.value(end) for name, end in ends.items()},
     }
 
 

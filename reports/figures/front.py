@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports.alike import by_protocol
+from reports.alike import by_model, by_protocol
 from reports.budgets import of_largest
 from reports.columns import BITS, KL, PERPLEXITY
 from reports.compare import pattern
 from reports.comparisons import comparisons
-from reports.entries import grouped
 from reports.figures.drawing import Drawing
 from reports.figures.ink import (
     AXES,
@@ -48,7 +47,7 @@ def drawings(material: Material) -> list[Drawing]:
     Of several calibration budgets the largest: the others are points of a curve.
     """
     scored = [row for row in material.rows if row.measures == "perplexity"]
-    models = grouped(scored, lambda row: (row.model, row.model_fingerprint))
+    models = by_model(scored)
     return distinct([drawing for model in models for rows in by_protocol(model) for drawing in _of_one(rows)])
 
 

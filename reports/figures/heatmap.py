@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from reports.alike import by_model
 from reports.budgets import of_largest
-from reports.entries import Entry, entries, grouped
+from reports.entries import Entry, entries
 from reports.facts import facts
 from reports.figures.drawing import Drawing
 from reports.figures.ink import apart, widest, wrapped
@@ -39,7 +40,7 @@ def drawings(material: Material) -> list[Drawing]:
     Entries that compress some layers alone have no place in it.
     """
     whole = [row for row in material.rows if row.calibration and not row.layers]
-    alike = grouped(whole, lambda row: (row.model, row.model_fingerprint))
+    alike = by_model(whole)
     return distinct([drawing for rows in alike for drawing in _of_one(rows, material.layers)])
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports.alike import by_protocol
+from reports.alike import by_model, by_protocol
 from reports.columns import KL
-from reports.entries import Entry, entries, grouped
+from reports.entries import Entry, entries
 from reports.facts import evaluation, facts
 from reports.figures.drawing import Drawing
 from reports.figures.ink import AXES, HOLLOW, MANY, empty, lay_out, legend_below, log_if_wide, looks
@@ -30,7 +30,7 @@ FEWEST = 4  # points, below which an order is no evidence
 def drawings(material: Material) -> list[Drawing]:
     """A figure for each model and protocol, wherever there are enough points."""
     looked = looks(row.title for row in material.rows if row.method != DENSE)
-    models = grouped([row for row in material.rows if row.quality], lambda row: (row.model, row.model_fingerprint))
+    models = by_model([row for row in material.rows if row.quality])
     found = [
         Drawing(
             file_name(f"proxy-{rows[0].model}-{protocol_file(rows[0])}"),
