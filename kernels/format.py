@@ -89,8 +89,9 @@ class Format(ABC):
         """Bits per weight of the codes, or of the kept values, alone."""
 
     def __post_init__(self) -> None:
+        held = self.tensors()
         for name, part in self.layout().items():
-            tensor = getattr(self, name)
+            tensor = held[name]
             if tensor.dtype not in part.dtypes or tuple(tensor.shape) != part.shape:
                 allowed = " or ".join(str(dtype) for dtype in part.dtypes)
                 found = f"{tensor.dtype} {tuple(tensor.shape)}"
@@ -99,6 +100,10 @@ class Format(ABC):
     def tensors(self) -> dict[str, Tensor]:
         """Exactly what is stored, by name."""
         return {name: getattr(self, name) for name in self.layout()}
+
+    def continuous(self) -> tuple[str, ...]:
+        """The names of what is stored as floats. `dequantize` is differentiable in these."""
+        return tuple(name for name, part in self.layout().items() if part.dtypes == FLOATS)
 
     def meta(self) -> Meta:
         """All that is not a stored tensor, as JSON values; a tensor that this weight does without is None."""
@@ -114,6 +119,11 @@ class Format(ABC):
             raise ValueError(f"{cls.name} cannot be rebuilt: missing {missing}, unknown {unknown}")
         return cls(**{**tensors, **meta, "shape": tuple(meta["shape"])})
 
+    def with_tensors(self, changed: Mapping[str, Tensor]) -> Self:
+        """The same weight with other tensors in place of some of those that are stored."""
+        others: dict[str, Any] = dict(changed)
+        return replace(self, **others)
+
     def storage_bits(self) -> int:
         """Bits on disk: those of every stored tensor, padding included."""
         return sum(self.breakdown().values())
@@ -124,8 +134,9 @@ class Format(ABC):
         Tensors whose id is `elsewhere` are stored with another weight, and cost nothing here.
         """
         bits: dict[str, int] = {}
+        held = self.tensors()
         for name, part in self.layout().items():
-            tensor = getattr(self, name)
+            tensor = held[name]
             if id(tensor) in elsewhere:
                 continue
             whole = 8 * tensor.nbytes
@@ -137,8 +148,7 @@ class Format(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """The same weight on another device."""
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
-        return replace(self, **moved)
+        return self.with_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
 def breakdown_of(weights: Iterable[Format]) -> Counter[str]:

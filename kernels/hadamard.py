@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 
 from kernels.backend import fused
+from kernels.packing import unpack
 
 
 @functools.cache
-def order(size: int) -> int:
-    """The largest constructible order that divides `size`: `size` itself where the transform is full."""
+def order(size: int, most: int | None = None) -> int:
+    """The largest constructible order that divides `size`, and is not above `most`.
+
+    Without `most` it is `size` itself where the transform is full.
+    """
     divisors = (d for k in range(1, math.isqrt(size) + 1) if size % k == 0 for d in (k, size // k))
-    return max(d for d in divisors if _constructible(d))
+    return max(d for d in divisors if d <= (most or size) and _constructible(d))
 
 
 @functools.cache
@@ -66,6 +70,16 @@ class Rotation:
     def hadamard(cls, signs: Tensor, block: int) -> "Rotation":
         """The randomised Hadamard transform for float32 signs [n], in blocks of an order that divides n."""
         return cls(signs, _factors_on(block, signs.device))
+
+    @classmethod
+    def stored(cls, signs: Tensor, size: int, block: int) -> "Rotation":
+        """The same for `size` signs packed into [1, bytes], a bit each, set where +1 is."""
+        return cls.hadamard(2.0 * unpack(signs, 1, size)[0] - 1, block)
+
+    @property
+    def order(self) -> int:
+        """That of the matrix which repeats along the diagonal of V."""
+        return math.prod(len(part) for part in self.parts)
 
     def turn(self, x: Tensor) -> Tensor:
         """(x * signs) V."""

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from kernels import e8p
 from kernels.backend import fused
-from kernels.format import BYTES, FLOATS, Format, Part
-from kernels.hadamard import Rotation
+from kernels.format import BYTES, Format, Part
 from kernels.packing import row_bytes, unpack
+from kernels.turns import Turns, rotated_layout
 
 
 class Residual(NamedTuple):
@@ -98,9 +98,8 @@ class LatticeQuantizer:
 class Lattice(Format):
     """W = turned back (scale * points) / rescale, without the inputs that padded it to a multiple of 8.
 
-    codes [out, groups] at 16 bits and residual [out, groups] at 8 or 16 make the points [out, 8 * groups]. A
-    rotation is its signs [8 * groups] or [out], a bit each, set where +1 is, and the order of its Hadamard matrix,
-    which repeats along the diagonal; rescale [in].
+    codes [out, groups] at 16 bits and residual [out, groups] at 8 or 16 make the points [out, 8 * groups]; signs,
+    rotations and factors are those of `kernels.turns`.
     """
 
     name: ClassVar[str] = "lattice"
@@ -123,16 +122,10 @@ class Lattice(Format):
         if bits != 2 and bits not in RESIDUALS:
             raise ValueError(f"{cls.name} takes 2, 3 or 4 bits, got {bits}")
         (rows, width), groups = shape, -(-shape[1] // e8p.DIM)
-        parts = {
-            "codes": Part(BYTES, (rows, row_bytes(groups, 16)), "codes"),
-            "sign_in": Part(BYTES, (1, row_bytes(groups * e8p.DIM, 1)), "signs", groups * e8p.DIM),
-            "sign_out": Part(BYTES, (1, row_bytes(rows, 1)), "signs", rows),
-            "scale": Part(FLOATS, (1,), "scales"),
-        }
+        turned = rotated_layout((rows, groups * e8p.DIM), width if rescaled else None)
+        parts = {"codes": Part(BYTES, (rows, row_bytes(groups, 16)), "codes"), **turned}
         if bits in RESIDUALS:
             parts["residual"] = Part(BYTES, (rows, row_bytes(groups, RESIDUALS[bits].bits)), "codes")
-        if rescaled:
-            parts["rescale"] = Part(FLOATS, (width,), "scales")
         return parts
 
     @property
@@ -148,16 +141,13 @@ class Lattice(Format):
             found = found + book.decode(unpack(self.residual, book.bits, self.groups)) / book.growth
         return found.flatten(1)
 
-    def turns(self) -> tuple[Rotation, Rotation]:
-        """The rotations of the inputs and of the outputs."""
-        sign_in, sign_out = unpack(self.sign_in, 1, e8p.DIM * self.groups), unpack(self.sign_out, 1, self.shape[0])
-        turn_in = Rotation.hadamard(2.0 * sign_in[0] - 1, self.order_in)
-        return turn_in, Rotation.hadamard(2.0 * sign_out[0] - 1, self.order_out)
+    def turns(self) -> Turns:
+        """The rotations of the outputs and of the inputs."""
+        sizes = self.shape[0], e8p.DIM * self.groups
+        return Turns.stored(sizes, (self.sign_out, self.sign_in), (self.order_out, self.order_in))
 
     def dequantize(self) -> Tensor:
-        turn_in, turn_out = self.turns()
-        weight = turn_in.back(self.points() * self.scale.float())
-        weight = turn_out.back(weight.T).T[:, : self.shape[1]]
+        weight = self.turns().back(self.points() * self.scale.float())[:, : self.shape[1]]
         return weight.contiguous() if self.rescale is None else weight / self.rescale.float()
 
     @property

@@ -210,7 +210,7 @@ Prepared = GroupedWords | CodebookWords | LatticeWords | DenseWeight
 
 def prepare(weight: Format, dtype: torch.dtype) -> Prepared:
     """The layout in which kernels multiply x of this dtype by the weight, on the weight's device."""
-    if isinstance(weight, GroupedInt):
+    if isinstance(weight, GroupedInt) and not weight.real_zeros:  # kernels subtract whole zero points
         return GroupedWords(weight)
     if isinstance(weight, Codebook):
         return CodebookWords(weight, dtype)
@@ -247,9 +247,11 @@ def _joined(blocks: Tensor, bits: int) -> Tensor:
 
 
 def _lattice(weight: Lattice) -> LatticeWords:
+    turns = weight.turns()
     return LatticeWords(
         weight,
-        *weight.turns(),
+        turns.into,
+        turns.out,
         None if weight.rescale is None else weight.rescale.float().reciprocal(),
         weight.scale.float().repeat(weight.shape[0]),
     )

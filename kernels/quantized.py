@@ -17,9 +17,9 @@ from kernels.packing import row_bytes, unpack
 class GroupedInt(Format):
     """W = scale * (codes - zero), one scale and zero point per row and group of `group_size` inputs.
 
-    scale [out, groups]; codes [out, in] and zeros [out, groups] are packed at `bits` each; without zeros the
-    grid is symmetric, its zero point 2^(bits - 1). The last group may be short; a `group_size` of None makes
-    the row one group.
+    scale [out, groups]; codes [out, in] are packed at `bits` each. zeros [out, groups] are whole numbers packed
+    likewise, or floats where they lie between codes; without zeros the grid is symmetric, its zero point
+    2^(bits - 1). The last group may be short; a `group_size` of None makes the row one group.
     """
 
     name: ClassVar[str] = "grouped-int"
@@ -33,11 +33,19 @@ class GroupedInt(Format):
 
     def layout(self) -> dict[str, Part]:
         norms = Norms.among(self.r_out, self.r_in)
-        return self.planned(self.shape, self.bits, self.group_size, self.zeros is None, norms)
+        sym, real = self.zeros is None, self.real_zeros
+        return self.planned(self.shape, self.bits, self.group_size, sym, norms, real_zeros=real)
 
     @classmethod
     def planned(
-        cls, shape: tuple[int, int], bits: int, group_size: int | None, sym: bool, norms: Norms
+        cls,
+        shape: tuple[int, int],
+        bits: int,
+        group_size: int | None,
+        sym: bool,
+        norms: Norms,
+        *,
+        real_zeros: bool = False,
     ) -> dict[str, Part]:
         """The layout of a weight (out, in) that is stored so; symmetric grids have no zeros."""
         if not 1 <= bits <= 8:
@@ -47,7 +55,9 @@ class GroupedInt(Format):
             "codes": Part(BYTES, (rows, row_bytes(width, bits)), "codes", rows * width * bits),
             "scale": Part(FLOATS, (rows, groups), "scales"),
         }
-        if not sym:
+        if real_zeros:
+            parts["zeros"] = Part(FLOATS, (rows, groups), "zero points")
+        elif not sym:
             parts["zeros"] = Part(BYTES, (rows, row_bytes(groups, bits)), "zero points", rows * groups * bits)
         return parts | norms_layout(shape, norms)
 
@@ -56,6 +66,11 @@ class GroupedInt(Format):
         """Inputs that share a scale."""
         return self.group_size or self.shape[1]
 
+    @property
+    def real_zeros(self) -> bool:
+        """Whether zero points are floats, which may lie between codes."""
+        return self.zeros is not None and self.zeros.is_floating_point()
+
     def dequantize(self) -> Tensor:
         groups = self.scale.shape[1]
         codes = unpack(self.codes, self.bits, self.shape[1])  # [out, in]
@@ -63,6 +78,8 @@ class GroupedInt(Format):
         steps = codes.view(self.shape[0], groups, -1)  # [out, groups, group_width]
         if self.zeros is None:
             steps = steps - 2 ** (self.bits - 1)
+        elif self.zeros.is_floating_point():
+            steps = steps - self.zeros.float()[..., None]
         else:
             steps = steps - unpack(self.zeros, self.bits, groups)[..., None]
         weight = (self.scale.float()[..., None] * steps).flatten(1)[:, : self.shape[1]]

@@ -2,12 +2,17 @@
 
 import difflib
 
+from methods.awq import AWQ
+from methods.cvxq import CVXQ
 from methods.dense import DenseMethod
 from methods.gptq import GPTQ
+from methods.higgs import HIGGS
+from methods.hqq import HQQ
 from methods.magnitude import Magnitude
 from methods.method import Method
 from methods.nowag_p import NoWagP
 from methods.nowag_vq import NoWagVQ
+from methods.qtip import QTIP
 from methods.quip_sharp import QuIPSharp
 from methods.rtn import RTN
 from methods.sparsegpt import SparseGPT
@@ -20,8 +25,13 @@ METHODS: dict[str, type[Method]] = {
     "sparsegpt": SparseGPT,
     "nowag-p": NoWagP,
     "rtn": RTN,
+    "hqq": HQQ,
+    "higgs": HIGGS,
     "gptq": GPTQ,
+    "awq": AWQ,
     "quip-sharp": QuIPSharp,
+    "qtip": QTIP,
+    "cvxq": CVXQ,
     "nowag-vq": NoWagVQ,
 }
 

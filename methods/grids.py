@@ -1,4 +1,4 @@
-"""What RTN and GPTQ share: the grid of a group of weights, its settings, and the format of the outcome."""
+"""What RTN, GPTQ, AWQ and HQQ share: the grid of a group of weights, its settings, the format of the outcome."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -73,11 +73,18 @@ class Grids:
         """The grids of columns [columns] that belong to these groups."""
         return OnGrid(self.scale.T[group].float(), self.zeros.T[group], self.rule.top)
 
+    def codes(self, values: Tensor) -> Tensor:
+        """Those of the points nearest to values [out, groups, group], in float32."""
+        return nearest_code(values, self.scale.float()[..., None], self.zeros[..., None], self.rule.top)
+
+    def points(self, values: Tensor) -> Tensor:
+        """The points themselves."""
+        return self.codes(values).sub_(self.zeros[..., None]).mul_(self.scale.float()[..., None])
+
     def encode(self, weight: Tensor, r_out: Tensor | None, r_in: Tensor | None) -> GroupedInt:
         """W [out, in] float32 to the nearest codes; r_out and r_in are the norms it was divided by."""
         rows, width = weight.shape
-        groups = grouped(weight, self.group_size)  # [out, groups, group]
-        codes = nearest_code(groups, self.scale.float()[..., None], self.zeros[..., None], self.rule.top)
+        codes = self.codes(grouped(weight, self.group_size))
         packed = pack(codes.flatten(1)[:, :width], self.rule.bits)
         zeros = None if self.rule.sym else pack(self.zeros, self.rule.bits)
         return GroupedInt((rows, width), packed, zeros, self.scale, self.rule.bits, self.group_size, r_out, r_in)

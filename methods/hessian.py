@@ -81,8 +81,13 @@ def gram_error(weight: Tensor, decoded: Tensor, gram: Tensor) -> float | None:
 
     None when the output is zero whatever the tokens.
     """
-    error, energy = (float(((rows @ gram) * rows).sum()) for rows in (weight - decoded, weight))
+    error, energy = float(output_energy(weight - decoded, gram)), float(output_energy(weight, gram))
     return error / energy if energy > 0 else None
+
+
+def output_energy(rows: Tensor, gram: Tensor) -> Tensor:
+    """tr(R H Rᵀ) [] for R [out, in]: the sum of squares of what R makes of the inputs behind H [in, in]."""
+    return ((rows @ gram) * rows).sum()
 
 
 def _mean(gram: Tensor) -> Tensor:

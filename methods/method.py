@@ -6,7 +6,7 @@ A method knows no model, no files and no tokens. To add one: a file like wanda.p
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from pydantic import ConfigDict
@@ -27,10 +27,14 @@ WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 @dataclass(frozen=True)
 class Compressed:
-    """A compressed weight, and what a reader must know to trust it: JSON scalars by name."""
+    """A compressed weight, and what a reader must know to trust it: JSON scalars by name.
+
+    `bias` [out], in `side_dtype` of the weight, is to be added to what the layer has, and is stored beside it.
+    """
 
     format: Format
     audit: Audit
+    bias: Tensor | None = None
 
 
 @runtime_checkable
@@ -70,6 +74,42 @@ class Method(Protocol):
 
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """Compress a weight [out, in] given in its storage dtype; the arguments are left as they were."""
+        ...
+
+
+@runtime_checkable
+class GradientMethod(Method, Protocol):
+    """A method that may want to know how far the model's output follows each weight."""
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether `compress` refuses statistics without `grad_sq`."""
+        ...
+
+
+class Demand(Protocol):
+    """What a weight takes on disk, by the price of a bit."""
+
+    @property
+    def weights(self) -> int:
+        """How many there are in it."""
+        ...
+
+    def bits(self, multiplier: float) -> int:
+        """Bits on disk at this price, log2 λ; the higher it is, the fewer."""
+        ...
+
+
+@runtime_checkable
+class RatedMethod(GradientMethod, Protocol):
+    """A method that spends bits where they matter most: it sees every linear before it compresses any."""
+
+    def demand(self, weight: Tensor, statistics: Statistics) -> Demand:
+        """That of a weight [out, in] in its storage dtype."""
+        ...
+
+    def settled(self, demands: Sequence[Demand]) -> Self:
+        """The method at the price by which all these weights together have the size that it is set to."""
         ...
 
 
@@ -124,3 +164,13 @@ def require(method: Method, weight: Tensor, statistics: Statistics) -> None:
     if not math.isfinite(float(torch.linalg.vector_norm(weight, torch.inf))):  # one pass, one answer from a GPU
         bad = int((~weight.isfinite()).sum())
         raise ValueError(f"{bad} of {weight.numel()} weights are NaN or infinite")
+
+
+def gradient_of(method: Method, weight: Tensor, statistics: Statistics) -> Tensor:
+    """`grad_sq` of a weight [out, in]. ValueError unless it is there and has the weight's shape."""
+    if statistics.grad_sq is None:
+        raise ValueError(f"{method.name} needs squared gradients of the weight, got statistics without grad_sq")
+    if statistics.grad_sq.shape != weight.shape:
+        shapes = tuple(statistics.grad_sq.shape), tuple(weight.shape)
+        raise ValueError(f"squared gradients of shape {shapes[0]} for a weight of shape {shapes[1]}")
+    return statistics.grad_sq

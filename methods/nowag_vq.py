@@ -13,11 +13,12 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from kernels.format import bits_of, side_dtype
+from kernels.format import side_dtype
 from kernels.kmeans import KMeansResult, Parts, Vectors, weighted_kmeans, weighted_kmeans_batch
 from kernels.packing import pack
 from kernels.quantized import Codebook
 from kernels.seeding import seed_nowag, seed_plus_plus, seed_refined
+from methods.codewords import bits_of_sharing, width_of_code
 from methods.feedback import Curvature, curvature_of, with_feedback
 from methods.hessian import Damping, gram_error, unit_gram
 from methods.method import SETTINGS, Audit, Compressed, Share, StatisticsMode, Together, require
@@ -114,12 +115,7 @@ class NoWagVQ:
 
     @model_validator(mode="after")
     def _codes_are_whole_bits(self) -> Self:
-        width = self.bits * self.dim
-        if abs(width - self.code_bits) > 1e-6 or not 1 <= self.code_bits <= 16:
-            raise ValueError(
-                f"bits * dim is the width of a code and must be a whole number from 1 to 16: "
-                f"{self.bits:g} * {self.dim} = {width:g}"
-            )
+        width_of_code(self.bits, self.dim)
         return self
 
     @property
@@ -129,7 +125,7 @@ class NoWagVQ:
     @property
     def code_bits(self) -> int:
         """Bits of one code; there are 2^code_bits codewords."""
-        return round(self.bits * self.dim)
+        return width_of_code(self.bits, self.dim)
 
     @property
     def variant(self) -> str:
@@ -159,9 +155,7 @@ class NoWagVQ:
         """Those of codes, norms and one codebook, or of one for each weight where none is shared."""
         norms = norms_of(self.normalize)
         layouts = [Codebook.planned(shape, self.code_bits, self.dim, norms) for shape in shapes]
-        spared = 0 if self.share == "linear" else len(layouts) - 1  # codebooks
-        codebook = bits_of({"codebook": layouts[0]["codebook"]}, width)
-        return sum(bits_of(each, width) for each in layouts) - spared * codebook
+        return bits_of_sharing(layouts, self.share, width)
 
     def compress(self, weight: Tensor, statistics: Statistics, rng: Generator) -> Compressed:
         """W [out, in] and diag(H) [in], with feedback H, to codes, a codebook and norms; rng draws starts."""

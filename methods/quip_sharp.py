@@ -14,14 +14,14 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from kernels import hadamard
 from kernels.e8p import DIM
-from kernels.format import bits_of, side_dtype, stored
-from kernels.hadamard import Rotation
+from kernels.format import bits_of, side_dtype
 from kernels.lattice import Lattice, LatticeQuantizer, code_bits
-from kernels.ldlq import block_ldl, ldlq, sweep
+from kernels.ldlq import ldlq, sweep
 from kernels.packing import pack
-from methods.hessian import Damping, factored, gram_error, unit_gram
+from kernels.turns import Turns
+from methods.hessian import Damping, gram_error, unit_gram
+from methods.incoherence import Incoherence
 from methods.method import SETTINGS, Audit, Compressed, StatisticsMode, require
 from methods.settings import Search
 from methods.statistics import Statistic, Statistics
@@ -29,24 +29,7 @@ from methods.statistics import Statistic, Statistics
 SCALES = {2: 1.03, 3: 0.98, 4: 1.03}
 """The published root mean square of what is quantised, by bits."""
 
-DAMPING, SWEEPS, FLOOR = 0.01, 10, 1e-8
-
-
-@plain_dataclass(frozen=True, eq=False)
-class Turns:
-    """The rotations of outputs and inputs: W [out, in] -> U W V and H [in, in] -> Vᵀ H V."""
-
-    out: Rotation
-    into: Rotation
-
-    def weight(self, weight: Tensor) -> Tensor:
-        return self.into.turn(self.out.turn(weight.T).T)
-
-    def gram(self, gram: Tensor) -> Tensor:
-        return self.into.turn(self.into.turn(gram).T)
-
-    def back(self, weight: Tensor) -> Tensor:
-        return self.out.back(self.into.back(weight).T).T
+DAMPING, SWEEPS = 0.01, 10
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -105,18 +88,15 @@ class QuIPSharp:
         require(self, weight, statistics)
         rows, width = weight.shape
         padding = -width % DIM
-        signs = [torch.randint(2, (n,), generator=rng).to(weight.device) for n in (rows, width + padding)]
-        orders = [hadamard.order(len(s)) for s in signs]
-        turns = Turns(*(Rotation.hadamard(2.0 * s - 1, order) for s, order in zip(signs, orders, strict=True)))
+        turns = Turns.drawn((rows, width + padding), rng, weight.device)
         gram = unit_gram(statistics)
         padded = functional.pad(weight.float(), (0, padding)), functional.pad(gram, (0, padding, 0, padding))
         found = self.solve(*padded, turns, side_dtype(weight.dtype))
-        outcome = self._packed(found, signs, orders, (rows, width))
+        outcome = self._packed(found, turns, (rows, width))
         audit = {
             **statistics.audit(),
             **found.audit,
-            "hadamard_in": outcome.order_in,
-            "hadamard_out": outcome.order_out,
+            **turns.audit(),
             "padded_inputs": padding,
             "gram_error": gram_error(weight.float(), outcome.dequantize(), gram),
         }
@@ -127,40 +107,26 @@ class QuIPSharp:
 
         Scales take `dtype`. ValueError if one overflows it.
         """
-        rescale = stored(balance(weight, gram, self.damping), dtype, "input scales") if self.rescale else None
-        s = torch.ones_like(weight[0]) if rescale is None else rescale.float()
-
-        def factor(damped: Tensor) -> Tensor:
-            h = turns.gram(damped / (s[:, None] * s))
-            return torch.stack((h, block_ldl(h, DIM)[0]))
-
-        regular = factored(gram, self.damping, factor)
-        h, lower = regular.factor
-        turned = turns.weight(weight * s)
-        size = turned.square().mean().sqrt() / (self.scale or SCALES[self.bits])
-        scale = stored(size[None], dtype, "scale")
-        target = turned / torch.where(scale > 0, scale.float(), 1)
+        size = self.scale or SCALES[self.bits]
+        given = Incoherence(DIM, size, self.damping, self.rescale).process(weight, gram, turns, dtype)
         quantize = LatticeQuantizer(self.bits)
-        codes, points = ldlq(target, lower, quantize, DIM)
-        before = after = gram_error(target, points, h)
+        codes, points = ldlq(given.target, given.lower, quantize, DIM)
+        before = after = gram_error(given.target, points, given.gram)
         if self.sweeps:
-            codes, points = sweep(target, points, h, quantize, DIM, self.sweeps)
-            after = gram_error(target, points, h)
-        audit = {**regular.audit, "ldlq_error": before, "swept_error": after}
-        return Points(codes, points, scale, rescale, audit)
+            codes, points = sweep(given.target, points, given.gram, quantize, DIM, self.sweeps)
+            after = gram_error(given.target, points, given.gram)
+        audit = {**given.audit, "ldlq_error": before, "swept_error": after}
+        return Points(codes, points, given.scale, given.rescale, audit)
 
-    def _packed(self, found: Points, signs: list[Tensor], orders: list[int], shape: tuple[int, int]) -> Lattice:
+    def _packed(self, found: Points, turns: Turns, shape: tuple[int, int]) -> Lattice:
         codes = [pack(part, bits) for part, bits in zip(found.codes.unbind(-1), code_bits(self.bits), strict=True)]
-        sign_out, sign_in = (pack(s[None], 1) for s in signs)
         rescale = None if found.rescale is None else found.rescale[: shape[1]].clone()
-        residual = codes[1] if len(codes) > 1 else None
-        order_out, order_in = orders
-        side = sign_in, sign_out, found.scale, rescale
-        return Lattice(shape, codes[0], residual, *side, self.bits, order_in, order_out)
-
-
-def balance(weight: Tensor, gram: Tensor, damping: float) -> Tensor:
-    """(h_j / Σ_i W_ij²)^(1/4) [in], by which W is multiplied and H divided: h damped as set, over its largest."""
-    h = gram.diagonal() + damping * gram.diagonal().mean()
-    relative = torch.where(h.max() > 0, h / h.max(), 1).clamp_min(FLOOR)
-    return (relative / weight.square().sum(0).clamp_min(FLOOR)) ** 0.25
+        return Lattice(
+            shape,
+            codes[0],
+            codes[1] if len(codes) > 1 else None,
+            scale=found.scale,
+            rescale=rescale,
+            bits=self.bits,
+            **turns.fields(),
+        )

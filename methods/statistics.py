@@ -4,7 +4,8 @@ H = XᵀX is plain: no factor of two, no division by tokens. Methods divide by w
 positive rescaling of H leaves their result unchanged.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
 import torch
@@ -29,18 +30,33 @@ class Statistic(IntEnum):
 class Statistics:
     """Sums over the tokens that reached one linear layer, all float32.
 
-    x_sq [in] is diag(XᵀX), mean [in] the mean input, gram [in, in] is XᵀX, None where nobody asked.
+    x_sq [in] is diag(XᵀX), mean [in] the mean input, gram [in, in] is XᵀX, None where nobody asked. x_abs [in] is
+    the mean of |x|. grad_sq [out, in] is of one weight alone: the mean square of the gradient of the model's
+    output in it.
     """
 
     x_sq: Tensor
     mean: Tensor
     tokens: int
     gram: Tensor | None = None
+    x_abs: Tensor | None = None
+    grad_sq: Tensor | None = None
 
     @classmethod
     def none(cls, width: int, device: torch.device | str = "cpu") -> "Statistics":
         """Statistics of no token at all, for methods that need none."""
         return cls(torch.zeros(width, device=device), torch.zeros(width, device=device), tokens=0)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], tokens: int, prefix: str = "") -> "Statistics":
+        """The inverse of `tensors`: of those that bear the prefix. TypeError when x_sq or mean is not there."""
+        names = (each.name for each in fields(cls))
+        return cls(tokens=tokens, **{name: tensors[prefix + name] for name in names if prefix + name in tensors})
+
+    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """What there is beside the number of tokens, by name."""
+        found = {prefix + each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     @property
     def level(self) -> Statistic:
@@ -68,6 +84,7 @@ class Accumulator:
         self._needs = needs
         self._sum = torch.zeros(width, device=device)
         self._squares = torch.zeros(width, device=device)
+        self._sizes = torch.zeros(width, device=device)
         self._gram = torch.zeros(width, width, device=device) if needs is Statistic.GRAM else None
         self._waiting: list[Tensor] = []
         self._tokens = 0
@@ -85,6 +102,7 @@ class Accumulator:
         # Beside H too: its diagonal is summed in another order, and what a method gets must not depend on whether
         # another one of the walk wants H.
         self._squares += rows.square().sum(0)
+        self._sizes += rows.abs().sum(0)
         if self._gram is None:
             return
         enough = min(ENOUGH_TOKENS, width)  # what waits is then no larger than H
@@ -103,7 +121,8 @@ class Accumulator:
             raise ValueError(f"{bad} of {len(self._squares)} inputs have sums that are NaN or infinite")
         if self._gram is not None:
             _mirror(self._gram)
-        return Statistics(self._squares, self._sum / max(self._tokens, 1), self._tokens, self._gram)
+        tokens = max(self._tokens, 1)
+        return Statistics(self._squares, self._sum / tokens, self._tokens, self._gram, self._sizes / tokens)
 
     def _flush(self) -> None:
         if self._waiting and self._gram is not None:

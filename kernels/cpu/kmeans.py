@@ -6,10 +6,7 @@ weights need, with vectors in the lanes of a register. Loops are compiled for on
 disk. Work is cut into chunks that do not depend on the number of threads, and results are added in their order.
 """
 
-import functools
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +14,8 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
+
+from kernels.cpu.threads import share
 
 FACTORS, SHARING = 12, 16
 """The most factors of a codeword that compilers keep in registers (16 run at a fifth of the speed), and how many
@@ -56,7 +55,7 @@ def assign(x: Tensor, w: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     codes = np.empty(vectors.shape[:2], np.int32)
     costs = np.empty(-(-len(vectors) // ROWS) * groups)
     given = vectors, _array(scale), _array(offset), _array(codebook), tuple(range(dim))
-    _share(lambda first, last: _assign(*given, first, last, codes, costs), len(costs))
+    share(lambda first, last: _assign(*given, first, last, codes, costs), len(costs))
     return torch.from_numpy(codes.reshape(-1)), torch.tensor(costs.sum())
 
 
@@ -78,29 +77,13 @@ def _part_sums(x: Tensor, w: Tensor, codes: Tensor, size: int) -> NDArray[np.flo
     chunks = max(1, min(MOST_CHUNKS, count // max(CHUNK, size)))
     tables = np.zeros((chunks, size, 2, dim))
     given = _array(x), _array(w), _array(codes), tuple(range(dim))
-    _share(lambda first, last: _sums(*given, first, last, tables), chunks)
+    share(lambda first, last: _sums(*given, first, last, tables), chunks)
     total: NDArray[np.float64] = tables.sum(0)
     return total
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().contiguous().numpy()
-
-
-def _share(run: Callable[[int, int], None], tasks: int) -> None:
-    """Calls run(first, last) on as many threads as torch uses; together they do `tasks` tasks."""
-    threads = max(1, min(torch.get_num_threads(), tasks))
-    bounds = [tasks * i // threads for i in range(threads + 1)]
-    if threads == 1:
-        run(0, tasks)
-    else:
-        list(_pool(threads, os.getpid()).map(run, bounds, bounds[1:]))
-
-
-@functools.cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """A forked process has none of its parent's threads, hence `process`."""
-    return ThreadPoolExecutor(threads, "kmeans")
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})

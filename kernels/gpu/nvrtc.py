@@ -45,8 +45,10 @@ class Kernel:
             module = _checked(driver.cuModuleLoadData(binary))
             self._function = _checked(driver.cuModuleGetFunction(module, name.encode()))
         self._attributes = [_early()] if major >= 9 else []
-        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _checked(driver.cuFuncSetAttribute(self._function, limit, most_shared_bytes(device)))
+        kinds = driver.CUfunction_attribute
+        own = _checked(driver.cuFuncGetAttribute(kinds.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, self._function))
+        limit = kinds.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _checked(driver.cuFuncSetAttribute(self._function, limit, most_shared_bytes(device) - own))
 
     def __call__(self, grid: int, threads: int, shared_bytes: int, arguments: Sequence[Argument]) -> None:
         from cuda.bindings import driver

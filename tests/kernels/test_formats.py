@@ -68,6 +68,13 @@ def test_grouped_integers_are_scale_times_code_less_zero(rng: torch.Generator) -
     assert torch.equal(weight.dequantize(), scale[:, group] * (codes - zeros[:, group]))
 
 
+def test_zero_points_may_lie_between_codes() -> None:
+    codes, zeros = torch.tensor([[0, 3, 1]]), torch.tensor([[0.25, 1.5]])
+    weight = GroupedInt((1, 3), pack(codes, 2), zeros.half(), torch.tensor([[2.0, 1.0]]), 2, 2)
+    assert weight.dequantize().tolist() == [[-0.5, 5.5, -0.5]]
+    assert weight.continuous() == ("scale", "zeros") and weight.breakdown()["zero points"] == 32
+
+
 def test_a_codeword_is_scaled_by_both_norms_and_cut_at_the_last_input() -> None:
     book, r_out, r_in = (
         torch.tensor([[1.0, 2.0], [3.0, 4.0]]),

@@ -73,6 +73,12 @@ def test_planes_of_the_layout_never_straddle_groups_that_stream(group: int | Non
     assert isinstance(ready, GroupedWords) and ready.streams == streams
 
 
+def test_a_weight_with_real_zero_points_is_decoded() -> None:
+    codes, side = pack(torch.zeros(2, 64, dtype=torch.int32), 4), torch.full((2, 1), 0.5)
+    ready = prepare(GroupedInt((2, 64), codes, side, side, 4, 64), torch.float16)
+    assert isinstance(ready, prepared.DenseWeight) and (ready.dense == -0.25).all()
+
+
 def test_a_sparse_weight_is_dense_where_there_are_no_sparse_tensor_cores() -> None:
     mask = torch.tensor([True, False, False, True]).repeat(32, 16)
     ready = prepare(NMSparse.of_mask(torch.ones(32, 64), mask, 2, 4), torch.float16)

@@ -46,4 +46,4 @@ def correlated(rng: torch.Generator) -> Callable[[int], Statistics]:
 def statistics_of(x: Tensor) -> Statistics:
     """Everything a method may know of inputs x [tokens, in]."""
     gram = x.T @ x
-    return Statistics(gram.diagonal().clone(), x.mean(0), len(x), gram)
+    return Statistics(gram.diagonal().clone(), x.mean(0), len(x), gram, x.abs().mean(0))

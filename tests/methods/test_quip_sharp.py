@@ -8,8 +8,10 @@ from torch import Generator, Tensor
 
 from kernels.backend import plain_torch
 from kernels.hadamard import Rotation
+from kernels.turns import Turns
 from methods.hessian import gram_error, unit_gram
-from methods.quip_sharp import QuIPSharp, Turns, balance
+from methods.incoherence import balance
+from methods.quip_sharp import QuIPSharp
 from methods.statistics import Statistics
 from tests.methods.conftest import GOLDEN
 

@@ -17,6 +17,7 @@ def test_the_gram_matrix_is_plain_x_transposed_x_over_tokens(x: torch.Tensor) ->
     found = accumulator.finish()
     torch.testing.assert_close(found.gram, tokens.T @ tokens)
     torch.testing.assert_close(found.mean, tokens.mean(0))
+    torch.testing.assert_close(found.x_abs, tokens.abs().mean(0))
     assert found.tokens == 21
 
 
@@ -97,3 +98,13 @@ def test_importance_is_relative_and_even_where_no_input_ever_lives() -> None:
 def test_the_audit_shows_dead_inputs_and_a_dominating_one() -> None:
     audit = Statistics(torch.tensor([0.0, 1.0, 1.0, 98.0]), torch.zeros(4), 1).audit()
     assert audit == {"dead_inputs": 1, "h_mean_over_median": 25.0}
+
+
+@pytest.mark.parametrize("needs", [Statistic.DIAGONAL, Statistic.GRAM])
+def test_statistics_come_back_from_their_tensors_among_those_of_others(x: torch.Tensor, needs: Statistic) -> None:
+    accumulator = Accumulator(needs, 5)
+    accumulator.add(x)
+    given = accumulator.finish()
+    found = Statistics.from_tensors(given.tensors("a.") | given.tensors("a.b.") | {"a.weight": x}, 21, "a.")
+    assert found.tokens == 21 and found.level is needs
+    assert found.tensors() == given.tensors()

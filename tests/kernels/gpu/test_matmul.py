@@ -83,6 +83,14 @@ STREAMED = {
 }
 DECODED = {
     "groups of 24": grouped(5, 100, 3, 24, normed=True),
+    "real zero points": lambda rng: GroupedInt(
+        (5, 100),
+        pack(torch.randint(8, (5, 100), generator=rng), 3),
+        7 * torch.rand(5, 2, generator=rng),
+        torch.rand(5, 2, generator=rng),
+        3,
+        64,
+    ),
     "masked": lambda rng: Masked.of(torch.randn(6, 40, generator=rng), torch.rand(6, 40, generator=rng) > 0.5),
     "2:4": lambda rng: NMSparse.of_mask(
         torch.randn(32, 64, generator=rng), torch.tensor([True, False, False, True]).repeat(32, 16), 2, 4
