@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kernels.format import breakdown_of
 from suite.checkpoint import read_manifest, read_weights, weight_files
+from suite.shards import corrections_of
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ def take_apart(folder: Path) -> Anatomy:
     files = weight_files(folder, manifest)
     formats, others = read_weights(files)
     weights = sum(each.shape[0] * each.shape[1] for each in formats.values())
+    biases = [others.pop(name) for name in corrections_of(formats, others)]
+    corrections = Counter({"bias corrections": sum(8 * bias.nbytes for bias in biases)} if biases else {})
     return Anatomy(
         manifest=manifest,
         weights=weights,
         parameters=weights + sum(tensor.numel() for tensor in others.values()),
         nominal_bits=sum(f.nominal_bits * f.shape[0] * f.shape[1] for f in formats.values()) / max(weights, 1),
-        compressed=breakdown_of(formats.values()),
+        compressed=breakdown_of(formats.values()) + corrections,
         untouched=_kinds(others),
         file_bytes=sum(file.stat().st_size for file in files),
     )

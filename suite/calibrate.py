@@ -124,13 +124,13 @@ def run_block(block: Block, index: int, batches: Sequence[Batch], *, move_on: bo
     known: dict[int, Tensor] = {}
     for hidden, batch in zip(ferry.arrivals(batch.hidden for batch in batches), batches, strict=True):
         yield hidden.shape[:2]
-        (args, kwargs), known = _at_work(batch.calls[index], device, known)
+        (args, kwargs), known = call_on(device, batch.calls[index], known)
         result = block.module(hidden, *args, **kwargs)
         if move_on:
-            batch.hidden = ferry.leave(batch.hidden, result if isinstance(result, Tensor) else result[0])
+            batch.hidden = ferry.leave(batch.hidden, hidden_of(result))
 
 
-def _at_work(call: Call, device: torch.device, known: Mapping[int, Tensor]) -> tuple[Call, dict[int, Tensor]]:
+def call_on(device: torch.device, call: Call, known: Mapping[int, Tensor]) -> tuple[Call, dict[int, Tensor]]:
     """A call's arguments on the device, and by the ids of those kept, for the next batch has most of them too."""
     used: dict[int, Tensor] = {}
 
@@ -140,6 +140,22 @@ def _at_work(call: Call, device: torch.device, known: Mapping[int, Tensor]) -> t
         return used[id(tensor)]
 
     return _mapped(call, moved), used
+
+
+def hidden_of(result: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The hidden states among what a block returns, which is a tensor or a tuple that starts with it."""
+    return result if isinstance(result, Tensor) else result[0]
+
+
+@contextmanager
+def placed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside, a module is on the device; afterwards it is back where it was."""
+    home = next(module.parameters()).device
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(home)
 
 
 def advance(block: Block, index: int, batches: Sequence[Batch]) -> None:

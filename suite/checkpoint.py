@@ -25,7 +25,17 @@ from suite.files import UNFINISHED, file_sha256, link_or_copy, write_atomically
 from suite.jobs import Job, notes_path
 from suite.models import Subject, quiet
 from suite.results import MANIFEST_NAME, Size
-from suite.shards import FORMAT_VERSION, REST_NAME, as_stored, read_shard, shard_name, write_shard
+from suite.shards import (
+    CORRECTION,
+    FORMAT_VERSION,
+    REST_NAME,
+    as_stored,
+    corrections_of,
+    read_shard,
+    shard_name,
+    write_shard,
+)
+from suite.stages import STAGES_NAME, stages_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Loaded:
     model: PreTrainedModel
     manifest: dict[str, Any]
     size: Size
+    corrections: int = 0  # linears with a bias that the dense model's have not
 
 
 def write_rest(subject: Subject, folder: Path) -> Path:
@@ -83,11 +94,13 @@ def finish(subject: Subject, job: Job, shared: Path, about: dict[str, Any]) -> N
         **{key: _peak(note[key] for note in notes) for key in ("peak_memory_gib", "peak_device_memory_gib")},
         "layers": {layer: audit for note in notes for layer, audit in note["audit"].items()},
         "not_compressed": untouched(subject.model),
+        "stages": stages_of(job.folder, notes),
+        "curves": {name: losses for note in notes for name, losses in note.get("curves", {}).items()},
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files},
     }
     write_atomically(job.folder / MANIFEST_NAME, json.dumps(manifest, indent=1).encode())
-    for shard in shards:
-        notes_path(shard).unlink(missing_ok=True)
+    for leftover in (job.folder / STAGES_NAME, *map(notes_path, shards)):
+        leftover.unlink(missing_ok=True)
 
 
 def is_finished(folder: Path, cell_id: str) -> bool:
@@ -146,21 +159,31 @@ def load_cell(folder: Path, *, compressed: bool = False) -> Loaded:
     formats, state = read_weights(weight_files(folder, manifest))
     decoded = {name: stored.dequantize() for name, stored in formats.items()}
     size = _size(formats, state, zeros=sum(int((weight == 0).sum()) for weight in decoded.values()))
+    corrections = {name: state.pop(name) for name in corrections_of(formats, state)}
     model = _build(folder, state | decoded)
+    for name, bias in corrections.items():
+        layer = model.get_submodule(name.removesuffix(CORRECTION))
+        layer.register_parameter("bias", nn.Parameter(bias.float(), requires_grad=False))
     if compressed:
         for name, stored in formats.items():
             _swap(model, name.removesuffix(".weight"), stored)
-    return Loaded(model, manifest, size)
+    return Loaded(model, manifest, size, len(corrections))
 
 
 def export_dense(folder: Path, to: Path) -> Path:
     """Write a cell as an ordinary transformers checkpoint with decoded weights, in the model's storage dtype.
 
-    CheckpointError if `to` exists and is not an empty directory.
+    CheckpointError if `to` exists and is not an empty directory, or where the model's class has no place for a
+    bias that corrects its layer.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise CheckpointError(f"{to} exists already: give --dense a new or empty directory")
     loaded = load_cell(folder)
+    if loaded.corrections:
+        raise CheckpointError(
+            f"{folder} has biases in layers of {type(loaded.model).__name__} that have none: there is no "
+            "place for them in an ordinary checkpoint; compress without bias_correction"
+        )
     loaded.model.to(getattr(torch, loaded.manifest["storage_dtype"])).save_pretrained(to)
     AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(to)
     return to
@@ -189,10 +212,12 @@ def _swap(model: nn.Module, name: str, stored: Format) -> None:
 
 def _size(formats: dict[str, Format], others: dict[str, Tensor], zeros: int) -> Size:
     weights = sum(stored.shape[0] * stored.shape[1] for stored in formats.values())
-    bits = breakdown_of(formats.values()).total()
+    corrections = [others[name] for name in corrections_of(formats, others)]
+    bits = breakdown_of(formats.values()).total() + sum(8 * bias.nbytes for bias in corrections)
     named = sum(stored.nominal_bits * stored.shape[0] * stored.shape[1] for stored in formats.values())
-    parameters = weights + sum(tensor.numel() for tensor in others.values())
-    whole = bits + sum(8 * tensor.nbytes for tensor in others.values())
+    kept = [tensor for name, tensor in others.items() if not name.endswith(CORRECTION)]
+    parameters = weights + sum(tensor.numel() for tensor in kept)
+    whole = bits + sum(8 * tensor.nbytes for tensor in kept)
     return Size(
         nominal_bits=named / weights,
         stored_bits_per_weight=bits / weights,
@@ -210,5 +235,5 @@ def _peak(values: Iterable[float | None]) -> float | None:
 
 
 def _belongs(path: Path, shards: Sequence[Path]) -> bool:
-    leftovers = {notes_path(shard).name for shard in shards} | {MANIFEST_NAME}
+    leftovers = {notes_path(shard).name for shard in shards} | {MANIFEST_NAME, STAGES_NAME}
     return path.is_file() and path.name not in leftovers and not path.name.startswith(".")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
-from suite.calibrate import Batch, Counted, advance, by_input, first_inputs, observe
+from suite.calibrate import Batch, Counted, advance, by_input, first_inputs, observe, placed
 from suite.errors import CalibrationError
 from suite.files import link_or_copy, write_atomically
 from suite.jobs import Job, notes_path
@@ -25,7 +25,7 @@ from suite.layers import Decoded, compress_linears
 from suite.models import Subject
 from suite.progress import track
 from suite.reproduction import LayerFailure
-from suite.shards import as_stored, holds_shard, read_shard, write_shard
+from suite.shards import CORRECTION, as_stored, holds_shard, read_shard, write_shard
 from suite.speed import Phase, measured
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Step:
     batches: Sequence[Batch]
     counted: Counted
     statistics: Callable[[int], Mapping[str, Statistics]] | None = None
+    gradients: Mapping[str, Tensor] | None = None  # mean squares [out, in] by linear
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Fed:
     batch_tokens: int = 4096
     statistics: Callable[[int], Mapping[str, Statistics]] | None = None  # of a block, in place of tokens
     only: range | None = None  # blocks; None is all
+    gradients: Callable[[int], Mapping[str, Tensor]] | None = None  # of a block; None if no job needs any
 
 
 @torch.no_grad()
@@ -103,22 +105,14 @@ def walk(subject: Subject, jobs: Sequence[Job], fed: Fed, device: torch.device) 
     # without hidden states to bring forward, blocks that have their shards need not be visited
     visited = range(wanted[-1] + 1) if batches else wanted
     for index in track(visited, f"walk, {names}"):
-        with _on(blocks[index].module, device):
-            step = Step(blocks[index], index, batches, counted, fed.statistics)
+        with placed(blocks[index].module, device):
+            pending = any(index in job.pending for job in jobs)
+            gradients = fed.gradients(index) if fed.gradients and pending else None
+            step = Step(blocks[index], index, batches, counted, fed.statistics, gradients)
             if jobs[0].in_sequence:
                 _do_in_sequence(subject, step, jobs[0])
             else:
                 _do_dense(subject, step, jobs)
-
-
-@contextmanager
-def _on(module: nn.Module, device: torch.device) -> Iterator[None]:
-    home = next(module.parameters()).device
-    module.to(device)
-    try:
-        yield
-    finally:
-        module.to(home)
 
 
 def _do_dense(subject: Subject, step: Step, jobs: Sequence[Job]) -> None:
@@ -131,10 +125,10 @@ def _do_dense(subject: Subject, step: Step, jobs: Sequence[Job]) -> None:
         statistics = _statistics(step, waiting)
     shared.seconds /= len(waiting)
     for job in waiting:
-        with _marking(job):
+        with marking(job):
             spent = Spent(calibrate=shared)
             with spent.compressing():
-                done = _compressed(subject, step.block, job, statistics)
+                done = _compressed(subject, step, job, statistics)
             _write(subject, step, job, done, spent)
 
 
@@ -152,11 +146,11 @@ def _statistics(step: Step, jobs: Sequence[Job]) -> Mapping[str, Statistics]:
 
 
 def _compressed(
-    subject: Subject, block: Block, job: Job, statistics: Mapping[str, Statistics]
+    subject: Subject, step: Step, job: Job, statistics: Mapping[str, Statistics]
 ) -> dict[str, Decoded]:
     """Those linears of a block with statistics that the cell compresses."""
-    own = job.covered(block, statistics)
-    return compress_linears(block, own, job.cell, subject.storage_dtype, job.failures)
+    own, gradients = job.covered(step.block, statistics), step.gradients if job.cell.needs_gradient else None
+    return compress_linears(step.block, own, job.settled, subject.storage_dtype, job.failures, gradients)
 
 
 def _do_in_sequence(subject: Subject, step: Step, job: Job) -> None:
@@ -164,22 +158,25 @@ def _do_in_sequence(subject: Subject, step: Step, job: Job) -> None:
     if job.trouble is not None:
         return
     block, index = step.block, step.index
-    with _marking(job), _restored(block) as replace:
+    with marking(job), _restored(block) as replace:
         if index not in job.pending:
-            formats, _ = read_shard(job.shard(index))
-            kept = job.covered(block, linears(block))
-            replace({name: formats[f"{block.name}.{name}.weight"].dequantize() for name in kept})
+            formats, others = read_shard(job.shard(index))
+            for name in job.covered(block, linears(block)):
+                full = f"{block.name}.{name}"
+                bias = others.get(f"{full}{CORRECTION}", others.get(f"{full}.bias"))
+                replace(name, formats[f"{full}.weight"].dequantize(), bias)
             advance(block, index, step.batches)
             return
         done: dict[str, Decoded] = {}
         spent = Spent()
         for names in _steps(step, job):
             with spent.calibrating():
-                needs = job.cell.method.needs
+                needs = job.cell.needs
                 statistics = observe(block, index, step.batches, needs, step.counted, only=names)
             with spent.compressing():
-                found = _compressed(subject, block, job, statistics)
-            replace({name: each.weight for name, each in found.items()})
+                found = _compressed(subject, step, job, statistics)
+            for name, each in found.items():
+                replace(name, each.weight, each.bias)
             done |= found
         with spent.calibrating():
             advance(block, index, step.batches)
@@ -198,7 +195,7 @@ def _steps(step: Step, job: Job) -> list[list[str]]:
 
 
 @contextmanager
-def _marking(job: Job) -> Iterator[None]:
+def marking(job: Job) -> Iterator[None]:
     """A failure inside marks the job and is over; the study goes on without it."""
     try:
         yield
@@ -212,20 +209,22 @@ def _marking(job: Job) -> Iterator[None]:
 
 
 @contextmanager
-def _restored(block: Block) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
-    """Gives a function that puts weights in place of the linears' own, which come back in the end."""
+def _restored(block: Block) -> Iterator[Callable[[str, Tensor, Tensor | None], None]]:
+    """Gives a function that puts a weight, and a bias, in place of a linear's own, which come back in the end."""
     layers = linears(block)
-    dense = {name: layer.weight.data for name, layer in layers.items()}
+    dense = {name: (layer.weight.data, layer.bias) for name, layer in layers.items()}
 
-    def replace(weights: Mapping[str, Tensor]) -> None:
-        for name, weight in weights.items():
-            layers[name].weight.data = weight.to(dense[name].device, dense[name].dtype)
+    def replace(name: str, weight: Tensor, bias: Tensor | None) -> None:
+        own = dense[name][0]
+        layers[name].weight.data = weight.to(own.device, own.dtype)
+        if bias is not None:
+            layers[name].bias = nn.Parameter(bias.to(own.device, own.dtype), requires_grad=False)
 
     try:
         yield replace
     finally:
         for name, layer in layers.items():
-            layer.weight.data = dense[name]
+            layer.weight.data, layer.bias = dense[name]
 
 
 def _write(subject: Subject, step: Step, job: Job, done: Mapping[str, Decoded], spent: Spent) -> None:
@@ -240,6 +239,10 @@ def _write(subject: Subject, step: Step, job: Job, done: Mapping[str, Decoded], 
         for full, tensor in _block_state(step.block).items()
         if full not in formats
     }
+    for linear, each in done.items():
+        if each.bias is not None:
+            own = f"{name}.{linear}.bias"
+            others[own if own in others else f"{name}.{linear}{CORRECTION}"] = each.bias
     if done:
         write_shard(shard, formats, others, fingerprint)
         return

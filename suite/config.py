@@ -8,29 +8,23 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from methods import METHODS, method_named
-from methods.method import Method, SharingMethod, StatisticsMode
-from methods.settings import settings_of
-from methods.statistics import Statistic
+from methods import method_named
+from methods.method import Method
+from suite.allocated import ALLOCATE, Allocated
 from suite.budget import Budget
+from suite.cell import BESIDE, Cell, Variant, axes, beside, build_method
 from suite.errors import ConfigError
 from suite.matching import MATCH, candidates, says_match
 from suite.protocols import Protocol, Tasks, refuse_unknown_models
 from suite.results import BitsTarget
-from suite.schema import Strict, digest, first_error, nearest
+from suite.schema import Strict, digest
 
 logger = logging.getLogger(__name__)
-
-STATISTICS_KEY = "statistics"  # beside a method's own settings: which inputs its statistics come from
-LAYERS_KEY = "layers"  # beside them, too: which linears are compressed
-MODES = ["dense", "sequential", "true-sequential"]
 
 
 class Recipe(Strict):
@@ -76,6 +70,8 @@ class Recipe(Strict):
     @classmethod
     def _known_methods(cls, methods: dict[str, Any]) -> dict[str, Any]:
         for name in methods:
+            if name == ALLOCATE:
+                continue
             try:
                 method_named(name)
             except LookupError as error:
@@ -107,15 +103,17 @@ class Recipe(Strict):
         return list(dict.fromkeys(unfolded))
 
     def _drawn(self, model: str, variant: "Variant") -> list["Cell"]:
-        if variant.method.needs is Statistic.NONE:
-            return [Cell(model, variant.method, None, self.seeds[0], "none", variant.layers)]
-        draws = itertools.product(self.calibration, self.seeds)
-        return [Cell(model, variant.method, *draw, variant.mode, variant.layers) for draw in draws]
+        if not variant.uses_data:
+            return [variant.cell(model, None, self.seeds[0])]
+        return [variant.cell(model, *draw) for draw in itertools.product(self.calibration, self.seeds)]
 
     def _variants(self) -> Iterator[list["Variant"]]:
         """Each with those that may stand for it instead, where a setting says `match`."""
         for name, entries in self.methods.items():
             for entry in entries if isinstance(entries, list) else [entries or {}]:
+                if name == ALLOCATE:
+                    yield from ([variant] for variant in allocations(entry))
+                    continue
                 for settings in axes(entry):
                     yield self._options(name, settings) if says_match(settings) else [build_method(name, settings)]
 
@@ -153,108 +151,42 @@ def closest(
     return options[best]
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What one combination of settings under a method says."""
+def allocations(entry: Any) -> Iterator[Variant]:
+    """`allocate: {methods: [{gptq: {bits: [2, 3]}}, rtn], bits_per_weight: 2.5}` -> a variant for each target.
 
-    method: Method
-    mode: StatisticsMode
-    layers: str | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One compressed model: what is compressed, how, from which statistics, under which seed."""
-
-    model: str
-    method: Method
-    budget: Budget | None
-    seed: int
-    mode: StatisticsMode
-    layers: str | None = None  # patterns with blanks between them; None is all linears
-
-    def covers(self, linear: str) -> bool:
-        """Whether a linear, by its full name such as model.layers.3.mlp.down_proj, is compressed."""
-        return self.layers is None or any(fnmatchcase(linear, pattern) for pattern in self.layers.split())
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The method's settings, all of them, defaults included."""
-        return asdict(self.method)  # type: ignore[call-overload, no-any-return]
-
-    @property
-    def label(self) -> str:
-        """`Wanda 2:4 (sequential)`: for progress and messages."""
-        mode = "" if self.mode == "none" else f"({self.mode})"
-        return " ".join(part for part in (self.method.title, self.variant, mode) if part)
-
-    @property
-    def variant(self) -> str:
-        """The method's settings in print, and after them the linears that are compressed, unless they are all."""
-        layers = f"on {self.layers}" if self.layers else ""
-        return " ".join(part for part in (self.method.variant, layers) if part)
-
-    def identity(self, model_fingerprint: str, ledger_id: str | None, dtype: str) -> str:
-        """`cell_id`: the hash of exactly what determines the compressed weights."""
-        layers = {"layers": sorted(self.layers.split())} if self.layers else {}
-        return digest(
-            {
-                "model": model_fingerprint,
-                "method": self.method.name,
-                "revision": self.method.revision,
-                "settings": self.settings,
-                "mode": self.mode,
-                "ledger": ledger_id,
-                "counted": self.budget.counted() if self.budget else None,
-                "seed": self.seed,
-                "dtype": dtype,
-                **layers,
-            }
-        )[:16]
+    A list of settings makes as many options; a list of targets makes as many variants.
+    """
+    if not isinstance(entry, Mapping) or not entry.get("methods"):
+        raise ConfigError(
+            f"methods.{ALLOCATE}.methods is missing; list methods with their settings, such as "
+            "[{gptq: {bits: [2, 3]}}, rtn]"
+        )
+    given = entry["methods"]
+    options = tuple(dict.fromkeys(_options(given if isinstance(given, list) else [given])))
+    for settings in axes({key: value for key, value in entry.items() if key != "methods"}):
+        own = {key: value for key, value in settings.items() if key not in BESIDE}
+        yield beside(Allocated.of(options, own), settings)
 
 
-def axes(entry: Any) -> Iterator[dict[str, Any]]:
-    """Settings with lists in them -> every combination, the last key fastest."""
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"methods: a method takes a mapping of settings, not {entry!r}")
-    choices = [value if isinstance(value, list) else [value] for value in entry.values()]
-    for combination in itertools.product(*choices):
-        yield dict(zip(entry, combination, strict=True))
+def _options(given: Sequence[Any]) -> Iterator[Method]:
+    """The methods that an allocation chooses from: names, or mappings of names to settings."""
+    where = f"methods.{ALLOCATE}.methods"
+    for each in given:
+        named = {each: {}} if isinstance(each, str) else each
+        if not isinstance(named, Mapping):
+            raise ConfigError(f"{where} has {each!r}; give a method's name, or a mapping of it to its settings")
+        for name, entries in named.items():
+            _refuse_unknown(name, where)
+            for entry in entries if isinstance(entries, list) else [entries or {}]:
+                for settings in axes(entry):
+                    if others := [key for key in settings if key in BESIDE]:
+                        raise ConfigError(f"{where}.{name}.{others[0]}: say it once, beside `methods`")
+                    yield build_method(name, settings).method
 
 
-def build_method(name: str, settings: dict[str, Any]) -> Variant:
-    """A method with its settings checked, its statistics mode (published unless `statistics` says), its layers."""
-    method_class = METHODS[name]
-    known = [*(setting.name for setting in settings_of(method_class)), STATISTICS_KEY, LAYERS_KEY]
-    for key in settings:
-        if key not in known:
-            raise ConfigError(
-                f"methods.{name}.{key} is not a setting.{nearest(str(key), known)} Known: {', '.join(known)}"
-            )
-    settings = dict(settings)
-    layers = _layers(name, settings.pop(LAYERS_KEY, None))
-    mode = settings.pop(STATISTICS_KEY, method_class.statistics_mode)
-    allowed = ["none"] if method_class.statistics_mode == "none" else MODES
-    if mode not in allowed:
-        raise ConfigError(f"methods.{name}.{STATISTICS_KEY} is {mode!r}; allowed: {', '.join(allowed)}")
+def _refuse_unknown(name: Any, where: str) -> None:
+    """ConfigError for a method that there is not."""
     try:
-        method = method_class(**settings)
-    except ValidationError as error:
-        raise ConfigError(first_error(error, f"methods.{name}")) from None
-    if mode == "true-sequential" and isinstance(method, SharingMethod) and method.share == "block":
-        raise ConfigError(
-            f"methods.{name}.share is 'block', but {STATISTICS_KEY} true-sequential compresses a block in steps; "
-            f"set share to linear or input, or {STATISTICS_KEY} to dense or sequential"
-        )
-    return Variant(method, mode, layers)
-
-
-def _layers(name: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError(
-            f"methods.{name}.{LAYERS_KEY} is {value!r}; give patterns of linears' full names with blanks between "
-            "them, such as '*.mlp.down_proj model.layers.0.*', or leave it out for all"
-        )
-    return " ".join(value.split())
+        method_named(name)
+    except LookupError as error:
+        raise ConfigError(f"{where}: {error.args[0]}") from None

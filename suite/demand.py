@@ -13,6 +13,7 @@ from methods.method import BatchingMethod
 from methods.statistics import Statistic
 from suite.architecture import decoder_blocks
 from suite.calibrate import HIDDEN_ON_DEVICE_BYTES
+from suite.derive import Derive, Survey
 from suite.evaluations import Evaluation, dense_cache
 from suite.jobs import Job
 from suite.layers import BATCH_WEIGHTS
@@ -36,6 +37,10 @@ WEIGHT_COPIES, GRAM_COPIES = 6, 6
 
 LOGIT_COPIES = 3
 """Of a window's logits: themselves, their log-probabilities, and what is made of both."""
+
+
+TRAINED_COPIES = 2
+"""Of the model, while gradients are taken or parts of it are trained: itself, and what is found beside it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Dimensions:
         weights = _weights(part)
         bits = (sum(self.block_parameters[index] for index in blocks) - weights) * self.storage_width
         if weights:
-            bits += round(weights * bits_per_weight(job.cell.method, part, self.storage_width))
+            bits += round(weights * bits_per_weight(job.cell.method, part, self.storage_width, job.cell.outliers))
         return bits // 8
 
 
@@ -121,6 +126,11 @@ def demand_of(work: Work, stand: Stand) -> Demand:
         evaluation = stand.evaluations[work.evaluation]
         disk = bytes_of_reference(stand.subject, evaluation, dense_cache(stand.bench.folder))
         device = _scoring(model, evaluation) + model.model_bytes * (not on_cpu)
+    elif isinstance(work, Survey | Derive):
+        job = stand.job(work.cell)
+        entry = stand.prepared.entry(job.cell)
+        disk = model.cell_bytes(job, range(len(model.block_parameters))) if isinstance(work, Derive) else 0
+        device = TRAINED_COPIES * model.model_bytes + model.hidden * FLOAT * 2 * (entry.count if entry else 0)
     else:
         raise TypeError(f"{work.label} is a {type(work).__name__}, whose demand nobody knows")
     if on_cpu:
@@ -147,7 +157,7 @@ def _walking(model: Dimensions, stand: Stand, jobs: Sequence[Job], on_cpu: bool)
 def _at_block(layout: Layout, jobs: Sequence[Job], tokens: int, on_cpu: bool) -> int:
     """Bytes at one block: H of each input, and what a batch puts out or the heaviest job makes of the block."""
     shapes = [list(group.values()) for group in layout.blocks[0]]
-    needs = max(job.cell.method.needs for job in jobs)
+    needs = max(job.cell.needs for job in jobs)
     grams = sum(group[0][1] ** 2 for group in shapes if group) * FLOAT * (needs is Statistic.GRAM)
     outputs = tokens * sum(rows for group in shapes for rows, _ in group) * FLOAT
     return grams + max([outputs, *(_compressing(layout.only(job.cell.covers), job, on_cpu) for job in jobs)])

@@ -6,25 +6,19 @@ the H of each distinct input: 13 MiB in a model of 135 million parameters, 0.7 G
 back is to the bit what the walk would have given.
 """
 
-import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
 from suite.budget import Budget
 from suite.calibrate import Counted, advance, first_inputs, observe
-from suite.environment import GIB
-from suite.errors import EnvironmentProblem
-from suite.files import file_sha256, nearest_existing, write_atomically
+from suite.kept import BlockFiles, refuse_full_disk
 from suite.ledger import Entry
 from suite.models import Subject
 from suite.progress import track
@@ -32,7 +26,7 @@ from suite.schema import digest
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = 1  # rises when the files change
+LAYOUT = 2  # rises when the files change
 
 
 def statistics_cache(folder: Path) -> Path:
@@ -65,25 +59,16 @@ class Gathered:
 
     def __call__(self, index: int) -> dict[str, Statistics]:
         """By the names of a block's linears, on the device; those of one input share one Statistics object."""
-        tensors = load_file(self._sums(index), device=str(self.device))
-        note = self._note(index)
+        tensors, note = self._files.tensors(index, self.device), self._files.note(index)
         found = {
-            leader: Statistics(
-                x_sq=tensors[f"{leader}.x_sq"],
-                mean=tensors[f"{leader}.mean"],
-                tokens=note["tokens"],
-                gram=tensors[f"{leader}.gram"],
-            )
+            leader: Statistics.from_tensors(tensors, note["tokens"], f"{leader}.")
             for leader in note["leaders"].values()
         }
         return {name: found[leader] for name, leader in note["leaders"].items()}
 
     def holds(self, index: int) -> bool:
         """Whether a block is there with the bytes that were written."""
-        try:
-            return bool(self._note(index)["sha256"] == file_sha256(self._sums(index)))
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return self._files.holds(index)
 
     def keep(self, index: int, statistics: Mapping[str, Statistics]) -> None:
         """Put a block on disk."""
@@ -91,23 +76,13 @@ class Gathered:
         leaders = {name: first[id(each)] for name, each in statistics.items()}
         tensors: dict[str, Tensor] = {}
         for leader in first.values():
-            each = statistics[leader]
-            parts = {"x_sq": each.x_sq, "mean": each.mean, "gram": each.gram}
-            tensors |= {f"{leader}.{part}": tensor for part, tensor in parts.items() if tensor is not None}
-        write_atomically(self._sums(index), save({name: tensor.cpu() for name, tensor in tensors.items()}))
+            tensors |= statistics[leader].tensors(f"{leader}.")
         tokens = next(iter(statistics.values())).tokens
-        note = {"sha256": file_sha256(self._sums(index)), "tokens": tokens, "leaders": leaders}
-        write_atomically(self._path(index, "json"), json.dumps(note).encode())
+        self._files.keep(index, tensors, tokens=tokens, leaders=leaders)
 
-    def _note(self, index: int) -> dict[str, Any]:
-        note: dict[str, Any] = json.loads(self._path(index, "json").read_text(encoding="utf-8"))
-        return note
-
-    def _sums(self, index: int) -> Path:
-        return self._path(index, "safetensors")
-
-    def _path(self, index: int, suffix: str) -> Path:
-        return self.folder / f"block_{index:03d}.{suffix}"
+    @property
+    def _files(self) -> BlockFiles:
+        return BlockFiles(self.folder)
 
 
 @torch.no_grad()
@@ -123,7 +98,7 @@ def gather(source: Source, cache: Path, device: torch.device, only: Sequence[int
     missing = [index for index in wanted if not found.holds(index)]
     if not missing:
         return found
-    _refuse_full_disk(cache, [blocks[index] for index in missing])
+    refuse_full_disk(cache, _most_bytes([blocks[index] for index in missing]), "statistics")
     tokens = source.entry.tokens
     batches = first_inputs(source.subject.model, tokens, max(1, source.batch_tokens // tokens.shape[1]), device)
     counted = Counted(**source.budget.counted())
@@ -139,14 +114,7 @@ def gather(source: Source, cache: Path, device: torch.device, only: Sequence[int
     return found
 
 
-def _refuse_full_disk(cache: Path, blocks: Sequence[Block]) -> None:
-    """What is needed at most: q, k and v have one H, but which linears share one only a walk can tell."""
+def _most_bytes(blocks: Sequence[Block]) -> int:
+    """What statistics take at most: q, k and v have one H, but which linears share one only a walk can tell."""
     widths = [layer.in_features for block in blocks for layer in linears(block).values()]
-    needed = sum(4 * width * (width + 2) for width in widths)
-    there = nearest_existing(cache)
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise EnvironmentProblem(
-            f"no space left: statistics may take {needed / GIB:.1f} GiB and {there} has {free / GIB:.1f} GiB "
-            "free; make room or choose another --out"
-        )
+    return sum(4 * width * (width + 3) for width in widths)

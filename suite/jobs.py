@@ -1,13 +1,14 @@
 """One cell on its way to disk: where its shards go, which of them are missing, and what stopped it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from methods.method import Method
 from methods.statistics import Statistic
 from suite.architecture import Block, linears
-from suite.config import Cell
+from suite.cell import Cell
 from suite.layers import Failures
 from suite.shards import holds_shard, shard_fingerprint, shard_name
 
@@ -24,8 +25,15 @@ class Job:
     id: str
     folder: Path
     model: str = ""  # its fingerprint
+    bases: tuple["Job", ...] = ()  # what it is made from: the cell that is fine-tuned, or those it takes layers of
+    method: Method | None = None  # the cell's, once it has what it takes from the whole model
     trouble: str | None = None  # why it stopped: `failed: …` or `void: …`
     pending: set[int] = field(default_factory=set)  # blocks without a shard
+
+    @property
+    def settled(self) -> Cell:
+        """The cell as it is compressed: with what its method takes from the whole model."""
+        return self.cell if self.method is None else replace(self.cell, method=self.method)
 
     def shard(self, index: int) -> Path:
         """Where block `index` goes."""
@@ -64,7 +72,7 @@ class Job:
 
     def needs(self, block: Block) -> Statistic:
         """What of its inputs' statistics the cell needs in a block."""
-        return self.cell.method.needs if self.covered(block, linears(block)) else Statistic.NONE
+        return self.cell.needs if self.covered(block, linears(block)) else Statistic.NONE
 
 
 def notes_path(shard: Path) -> Path:
@@ -75,7 +83,7 @@ def notes_path(shard: Path) -> Path:
 def group_key(cell: Cell) -> tuple[Any, ...]:
     """Cells with equal keys can share a walk; a sequential cell only walks alone."""
     alone = cell if cell.mode in IN_SEQUENCE else None
-    seed = cell.seed if cell.method.needs is not Statistic.NONE else None
+    seed = cell.seed if cell.budget else None
     return cell.model, cell.budget, seed, cell.mode, alone
 
 

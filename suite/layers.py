@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,11 +10,13 @@ from torch import Tensor
 
 from kernels.backend import fused
 from kernels.format import Format
-from methods.method import Audit, BatchingMethod
+from kernels.format import stored as stored_as
+from kernels.outliers import WithOutliers
+from methods.method import Audit, BatchingMethod, Compressed
 from methods.statistics import Statistics
 from suite.architecture import Block, linears
 from suite.calibrate import by_input
-from suite.config import Cell
+from suite.cell import Cell
 from suite.reproduction import LayerFailure, Outcome, Task, save_task
 from suite.sizes import together
 
@@ -29,6 +31,7 @@ class Decoded:
     format: Format
     audit: Audit
     weight: Tensor
+    bias: Tensor | None = None  # [out], where the layer has another one than before
 
 
 @dataclass(frozen=True)
@@ -44,33 +47,83 @@ class Failures:
 
 
 def compress_linears(
-    block: Block, statistics: Mapping[str, Statistics], cell: Cell, dtype: torch.dtype, failures: Failures
+    block: Block,
+    statistics: Mapping[str, Statistics],
+    cell: Cell,
+    dtype: torch.dtype,
+    failures: Failures,
+    gradients: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Decoded]:
     """Compress the linears of a block that `statistics` names, as they come in the storage dtype.
 
-    LayerFailure, once the means to run it again are saved, says which linear failed and why.
+    `gradients` are mean squares [out, in] by the names of linears, where the cell needs any. LayerFailure, once
+    the means to run it again are saved, says which linear failed and why.
     """
-    layers = {name: layer.weight.detach() for name, layer in linears(block).items()}
     shared = together(cell.method, by_input(statistics))
+    own = _with_gradients(statistics, gradients or {})
+    layers = {name: layer.weight.detach() for name, layer in linears(block).items()}
+    biases = {name: layer.bias for name, layer in linears(block).items()}
     done: dict[str, Decoded] = {}
     for batch in _batches(cell, [[layers[name] for name in names] for names in shared]):
-        tasks = [
-            _task(block, {name: layers[name].to(dtype) for name in shared[at]}, statistics, cell.seed)
-            for at in batch
-        ]
-        for at, task, outcome in zip(batch, tasks, _outcomes(tasks, cell, failures), strict=True):
-            for name, weight, (result, decoded) in zip(shared[at], task.weights, outcome, strict=True):
-                audit = {**result.audit, **errors(weight.float(), decoded, statistics[name])}
-                done[name] = Decoded(result.format, audit, decoded)
+        weights = [{name: layers[name].to(dtype) for name in shared[at]} for at in batch]
+        apart = [{name: _outliers(cell, weight, own[name]) for name, weight in each.items()} for each in weights]
+        tasks = [_task(block, *each, own, cell.seed) for each in zip(weights, apart, strict=True)]
+        for each, kept, outcome in zip(weights, apart, _outcomes(tasks, cell, failures), strict=True):
+            for (name, weight), found in zip(each.items(), outcome, strict=True):
+                done[name] = _decoded(weight, kept[name], own[name], biases[name], found)
     return {name: done[name] for names in shared for name in names}
 
 
-def _task(block: Block, weights: Mapping[str, Tensor], statistics: Mapping[str, Statistics], seed: int) -> Task:
-    """Weights by the names of linears that share something."""
+def _with_gradients(
+    statistics: Mapping[str, Statistics], gradients: Mapping[str, Tensor]
+) -> dict[str, Statistics]:
+    """Statistics of each linear's own: those of one input are shared, gradients never."""
+    return {
+        name: replace(each, grad_sq=gradients[name].to(each.x_sq.device)) if name in gradients else each
+        for name, each in statistics.items()
+    }
+
+
+def _outliers(cell: Cell, weight: Tensor, statistics: Statistics) -> Tensor | None:
+    return cell.outliers.of(weight, statistics) if cell.outliers else None
+
+
+def _decoded(
+    weight: Tensor,
+    outliers: Tensor | None,
+    statistics: Statistics,
+    bias: Tensor | None,
+    found: tuple[Compressed, Tensor],
+) -> Decoded:
+    """What a method made of a weight and of the layer's bias, with the outliers put back."""
+    result, decoded = found
+    stored, audit = result.format, result.audit
+    if outliers is not None:
+        stored = WithOutliers.of(stored, weight, outliers)
+        decoded, audit = stored.dequantize(), {**audit, "outliers": len(stored.values)}
+    if result.bias is not None and bias is not None:
+        bias = stored_as(bias.detach() + result.bias.float(), result.bias.dtype, "biases")
+    else:
+        bias = result.bias
+    return Decoded(stored, {**audit, **errors(weight.float(), decoded, statistics)}, decoded, bias)
+
+
+def _task(
+    block: Block,
+    weights: Mapping[str, Tensor],
+    outliers: Mapping[str, Tensor | None],
+    statistics: Mapping[str, Statistics],
+    seed: int,
+) -> Task:
+    """Weights by the names of linears that share something, zero where their outliers are."""
     full = tuple(f"{block.name}.{name}" for name in weights)
     key = hashlib.sha256(f"{seed}/{full[0]}".encode()).digest()
+    rest = (
+        weight if (kept := outliers[name]) is None else weight.masked_fill(kept, 0)
+        for name, weight in weights.items()
+    )
     own = tuple(statistics[name] for name in weights)
-    return Task(full, tuple(weights.values()), own, int.from_bytes(key[:7], "big"))
+    return Task(full, tuple(rest), own, int.from_bytes(key[:7], "big"))
 
 
 def _outcomes(tasks: Sequence[Task], cell: Cell, failures: Failures) -> list[Outcome]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from suite.architecture import decoder_blocks, linears
 from suite.budget import Budget, Tokens
-from suite.config import Cell, Recipe
+from suite.cell import Cell, with_bases
+from suite.config import Recipe
 from suite.data import Texts, load_texts
 from suite.environment import GIB
 from suite.errors import CalibrationError, ConfigError, EnvironmentProblem
@@ -89,7 +90,7 @@ def prepare_model(recipe: Recipe, model: str, cache: Path, offline: bool) -> Pre
         evaluations=tuple(evaluations),
         entries=_draw_entries(recipe, subject, cells, evaluations, offline),
         unsupported={cell: reason for cell in cells if (reason := _unfit(shapes, cell))},
-        bytes_needed=_bytes_of_cells(subject, cells)
+        bytes_needed=_bytes_of_cells(subject, with_bases(cells))
         + sum(bytes_of_reference(subject, e, cache) for e in evaluations),
         fingerprint=subject.fingerprint,
         blocks=len(decoder_blocks(subject.model)),
@@ -104,7 +105,9 @@ def concrete_cells(recipe: Recipe, model: str, subject: Subject) -> tuple[Cell, 
     layout, shapes, width = layout_of(subject), shapes_of(subject), 8 * subject.storage_dtype.itemsize
 
     def size(cell: Cell) -> float | None:
-        return None if _unfit(shapes, cell) else bits_per_weight(cell.method, layout.only(cell.covers), width)
+        if _unfit(shapes, cell):
+            return None
+        return bits_per_weight(cell.method, layout.only(cell.covers), width, cell.outliers)
 
     return tuple(recipe.cells_of(model, size))
 
@@ -167,6 +170,8 @@ def _unfit(shapes: Mapping[str, Shape], cell: Cell) -> str | None:
     covered = {name: shape for name, shape in shapes.items() if cell.covers(name)}
     if not covered:
         return f"layers {cell.layers!r} fits no linear; the first of them is {next(iter(shapes))}"
+    if cell.settings.get("bias_correction") and cell.budget and cell.budget.token_weights == "unit":
+        return "bias_correction takes the mean input, which calibration.token_weights unit has not; turn one off"
     unfit = ((name, reason) for name, shape in covered.items() if (reason := cell.method.unsupported(shape)))
     return next((f"{name}: {reason}" for name, reason in unfit), None)
 

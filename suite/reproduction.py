@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from methods.method import BatchingMethod, Compressed, Method, SharingMethod, Together
 from methods.statistics import Statistics
-from suite.config import build_method
+from suite.cell import build_method
 from suite.environment import describe
 from suite.errors import CheckpointError
 from suite.files import write_atomically
@@ -81,9 +81,9 @@ def save_task(path: Path, task: Task, method: Method, settings: Mapping[str, Any
     """Write all that `replay` needs to one safetensors file."""
     tensors: dict[str, Tensor] = {}
     for number, (weight, statistics) in enumerate(zip(task.weights, task.statistics, strict=True)):
-        parts = {"weight": weight, "x_sq": statistics.x_sq, "mean": statistics.mean, "gram": statistics.gram}
+        parts = {f"{number}.weight": weight} | statistics.tensors(f"{number}.")
         # clones: linears of one input have one Gram matrix between them, which safetensors refuses to write twice
-        tensors |= {f"{number}.{part}": t.detach().cpu().clone() for part, t in parts.items() if t is not None}
+        tensors |= {name: tensor.detach().cpu().clone() for name, tensor in parts.items()}
     header = {
         "method": method.name,
         "settings": dict(settings),
@@ -116,7 +116,10 @@ def replay(path: Path, device: torch.device) -> Replay:
         task = Task(
             tuple(header["names"]),
             tuple(tensors[f"{number}.weight"] for number in range(len(header["names"]))),
-            tuple(_statistics(tensors, number, tokens) for number, tokens in enumerate(header["tokens"])),
+            tuple(
+                Statistics.from_tensors(tensors, tokens, f"{number}.")
+                for number, tokens in enumerate(header["tokens"])
+            ),
             header["seed"],
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -129,8 +132,3 @@ def replay(path: Path, device: torch.device) -> Replay:
     except LayerFailure as error:
         return Replay(method, task.names, header["reason"], str(error), [])
     return Replay(method, task.names, header["reason"], None, [dict(result.audit) for result, _ in results])
-
-
-def _statistics(tensors: Mapping[str, Tensor], number: int, tokens: int) -> Statistics:
-    x_sq, mean = tensors[f"{number}.x_sq"], tensors[f"{number}.mean"]
-    return Statistics(x_sq, mean, tokens, tensors.get(f"{number}.gram"))

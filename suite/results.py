@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from suite.errors import ResultError
 
-SCHEMA_VERSION = 3  # 2 had no match, reproduces or layers; 1 no window_kl, task, noise, revision or measures
+SCHEMA_VERSION = 4
+"""3 had no further_seconds or curves; 2 no match, reproduces or layers; 1 no window_kl, task or noise."""
+
 JOURNAL_NAME = "results.jsonl"
 MANIFEST_NAME = "manifest.json"  # of a finished cell
 DENSE = "dense"  # the uncompressed model among the methods
@@ -86,14 +88,17 @@ class Cost(Record):
 
     calibrate_seconds: float
     compress_seconds: float
+    further_seconds: float = Field(
+        default=0.0, description="gradients, coefficients, fine-tuning: the row's audit has them apart, as stages"
+    )
     evaluate_seconds: float = Field(description="loading the checkpoint back and scoring it")
     peak_memory_gib: float = Field(description="highest resident host memory over the cell's phases")
     peak_device_memory_gib: float | None = Field(default=None, description="None without an accelerator")
 
     @property
     def seconds(self) -> float:
-        """Calibration, compression and evaluation together."""
-        return self.calibrate_seconds + self.compress_seconds + self.evaluate_seconds
+        """Calibration, compression, whatever came beside them, and evaluation together."""
+        return self.calibrate_seconds + self.compress_seconds + self.further_seconds + self.evaluate_seconds
 
 
 class BitsTarget(Record):
@@ -147,6 +152,9 @@ class Row(Record):
     )
     cost: Cost | None = None
     audit: dict[str, Any] = Field(default_factory=dict)
+    curves: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict, description="of fine-tuning: losses by epoch, by what was trained and judged"
+    )
     environment: dict[str, Any] = Field(default_factory=dict)
     created: str = Field(description="UTC, ISO 8601")
 

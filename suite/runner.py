@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from suite.checkpoint import is_finished
 from suite.config import Recipe
+from suite.derive import Derive, Survey
 from suite.errors import ResultError
 from suite.evaluations import Measured
 from suite.executors import Workers, device_of, pool_of
@@ -32,6 +33,9 @@ from suite.tracking import Tracker, default_uri
 from suite.work import Bench, Measure, Reference, Stand, Walk, Work, empty_row
 
 logger = logging.getLogger(__name__)
+
+Making = Walk | Survey | Derive
+"""Work by which cells come about."""
 
 LEAST_BLOCKS = 4
 """Blocks that a worker takes of a walk, at least: those before them it has to run, too."""
@@ -131,13 +135,13 @@ class _Study:
         references = [Reference(stand.prepared.model, each) for each in stand.evaluations] if sound else []
         for reference in references:
             self.schedule.add(reference, stated)
-        for group, walks in walks_of(stand, sound, self.schedule.pool.slots):
-            for walk in walks:
-                self.schedule.add(walk, stated)
-            for job in group:
-                self.walks[job.id] = set(walks)
+        for job, works in makings(stand, sound, self.schedule.pool.slots):
+            for work, after in works:
+                self.schedule.add(work, [*stated, *after])
+            self.walks[job.id] = {work for work, _ in works}
+            if job in sound:
                 measure = Measure(stand.prepared.model, job.id, tuple(self._missing(stand, job)))
-                self.schedule.add(measure, [*references, *walks, *stated])
+                self.schedule.add(measure, [*references, *self.walks[job.id], *stated])
 
     def _missing(self, stand: Stand, job: Job) -> list[str]:
         """The evaluations that a cell has no row of."""
@@ -147,8 +151,8 @@ class _Study:
         """Have everything done, and write down what comes of it."""
         for work, found in self.schedule.results():
             stand = self.bench.stand(work.model)
-            if isinstance(work, Walk):
-                self._walked(stand, work, found)
+            if isinstance(work, Making):
+                self._made(stand, work, found)
             elif isinstance(work, Measure) and isinstance(found, GivenUp):
                 self._stop(stand, stand.job(work.cell), f"failed: {found.reason}")
             elif isinstance(work, Measure):
@@ -158,9 +162,9 @@ class _Study:
             elif isinstance(found, GivenUp):
                 raise ResultError(f"{work.label} could not be made: {found.reason}; run the recipe again")
 
-    def _walked(self, stand: Stand, walk: Walk, found: Any) -> None:
+    def _made(self, stand: Stand, walk: Making, found: Any) -> None:
         """A walk is over, or one part of it. Cells in trouble stop once all parts are: the first block counts."""
-        if isinstance(found, GivenUp) and len(walk.cells) > 1:  # one of them may be to blame
+        if isinstance(walk, Walk) and isinstance(found, GivenUp) and len(walk.cells) > 1:  # one may be to blame
             parts = [replace(walk, cells=(cell_id,)) for cell_id in walk.cells]
             self.schedule.instead(walk, parts)
             for part in parts:
@@ -169,20 +173,25 @@ class _Study:
         for cell_id in walk.cells:
             trouble = f"failed: {found.reason}" if isinstance(found, GivenUp) else found.get(cell_id)
             if trouble is not None:
-                self.troubles.setdefault(cell_id, {})[walk.blocks.start if walk.blocks else 0] = trouble
+                start = walk.blocks.start if isinstance(walk, Walk) and walk.blocks else 0
+                self.troubles.setdefault(cell_id, {})[start] = trouble
             self.walks[cell_id].discard(walk)
             if cell_id in self.troubles and not self.walks[cell_id]:
                 first = min(self.troubles[cell_id])
                 self._stop(stand, stand.job(cell_id), self.troubles[cell_id][first])
 
     def _stop(self, stand: Stand, job: Job, trouble: str) -> None:
-        """A row for every evaluation that a cell in trouble will not have."""
-        missing = self._missing(stand, job)
-        self.schedule.drop(Measure(stand.prepared.model, job.id, tuple(missing)))
-        status, _, reason = trouble.partition(": ")
+        """A row for every evaluation that a cell in trouble, and whatever is made from it, will not have."""
+        model, (status, _, reason) = stand.prepared.model, trouble.partition(": ")
+        self.schedule.drop(Derive(model, job.id))
+        missing = self._missing(stand, job) if job.id in stand.jobs else []
+        self.schedule.drop(Measure(model, job.id, tuple(missing)))
         for evaluation_id in missing:
             row = empty_row(stand, job, stand.evaluations[evaluation_id])
             self._record(row.model_copy(update={"status": status, "reason": reason}))
+        for other in stand.with_bases.values():
+            if job in other.bases:
+                self._stop(stand, other, f"{status}: {job.cell.label}, which it is made from: {reason}")
 
     def _record(self, row: Row, measured: Measured | None = None) -> None:
         self.known[row.row_id] = self.desk.record(row, measured)
@@ -198,6 +207,39 @@ class _Study:
                     row = self.known[row_id(job.id, evaluation)]
                     found[row.row_id] = row.model_copy(update=words | identity(evaluation))
         return list(found.values())
+
+
+def makings(
+    stand: Stand, jobs: Sequence[Job], slots: int
+) -> Iterator[tuple[Job, list[tuple[Making, Sequence[Work]]]]]:
+    """Cells after those that they are made from, each with what is left to be done for it, and after what.
+
+    What finished cells are made from is not wanted again.
+    """
+    wanted = _wanted(jobs)
+    made: dict[str, list[tuple[Making, Sequence[Work]]]] = {}
+    for group, walks in walks_of(stand, [job for job in wanted if not job.bases], slots):
+        surveys = [Survey(stand.prepared.model, job.id) for job in group if walks and job.cell.needs_gradient]
+        for job in group:
+            own: list[tuple[Making, Sequence[Work]]] = [(each, ()) for each in surveys if each.cell == job.id]
+            made[job.id] = [*own, *((walk, surveys) for walk in walks)]
+            yield job, made[job.id]
+    for job in wanted:
+        if job.bases:
+            unfinished = not is_finished(job.folder, job.id)
+            after = [work for base in job.bases for work, _ in made.get(base.id, ())]
+            made[job.id] = [(Derive(stand.prepared.model, job.id), after)] if unfinished else []
+            yield job, made[job.id]
+
+
+def _wanted(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs and, before them, those that they are made from, unless they are finished."""
+    found: dict[str, Job] = {}
+    for job in jobs:
+        bases = () if is_finished(job.folder, job.id) else job.bases
+        for each in (*_wanted(bases), job):
+            found.setdefault(each.id, each)
+    return list(found.values())
 
 
 def walks_of(stand: Stand, jobs: Sequence[Job], slots: int) -> list[tuple[list[Job], list[Walk]]]:

@@ -51,11 +51,18 @@ def score(
     facts = {
         "size": loaded.size,
         "cost": _cost(loaded.manifest, phase.after(loading)),
-        "audit": summary(loaded.manifest["layers"]) | {"not_compressed": loaded.manifest["not_compressed"]},
+        "audit": _audit(loaded.manifest),
+        "curves": {name: tuple(losses) for name, losses in loaded.manifest.get("curves", {}).items()},
     }
     if found.finite:
         return row.model_copy(update={**facts, "quality": found.quality, "task": found.task}), found
     return row.model_copy(update={**facts, "status": "void", "reason": "the model's output is not finite"}), found
+
+
+def _audit(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a reader must know of all layers, and what was spent beside the walk."""
+    stages = {"stages": manifest["stages"]} if manifest.get("stages") else {}
+    return summary(manifest["layers"]) | {"not_compressed": manifest["not_compressed"]} | stages
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ def _cost(manifest: dict[str, Any], evaluation: Phase) -> Cost:
     return Cost(
         calibrate_seconds=manifest["seconds"]["calibrate_seconds"],
         compress_seconds=manifest["seconds"]["compress_seconds"],
+        further_seconds=sum(stage.get("seconds", 0.0) for stage in manifest.get("stages", {}).values()),
         evaluate_seconds=evaluation.seconds,
         peak_memory_gib=max(manifest["peak_memory_gib"], evaluation.peak_memory_gib),
         peak_device_memory_gib=max(device_peaks, default=None),

@@ -6,7 +6,7 @@ there. The same inputs give the same bytes: nothing in it depends on time or mac
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from suite.files import write_atomically
 
 FORMAT_VERSION = 2
 HEADER_KEY = "nowag_bench"  # one key: safetensors writes several in an order of its own each time
+CORRECTION = ".correction"  # after a linear's name: a bias that it has and the dense model's has not
 REST_NAME = "rest.safetensors"
 
 
@@ -70,6 +71,12 @@ def read_shard(path: Path) -> tuple[dict[str, Format], dict[str, Tensor]]:
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({_short(error)}); remove it and run the recipe again") from None
     return formats, others
+
+
+def corrections_of(formats: Mapping[str, Format], others: Iterable[str]) -> list[str]:
+    """The names of the biases that compressed linears were given, and that the dense model's have not."""
+    possible = {f"{name.removesuffix('.weight')}{CORRECTION}" for name in formats}
+    return sorted(possible.intersection(others))
 
 
 def as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,9 @@ from typing import TypeVar
 import torch
 
 from methods.method import Method, SharingMethod
+from methods.outliers import Outliers
 from methods.statistics import Statistic
+from methods.target import Targeted
 from suite.architecture import Block, decoder_blocks, linears
 from suite.calibrate import by_input, first_inputs, observe
 from suite.errors import CalibrationError
@@ -40,18 +42,23 @@ class Layout:
         return Counter(tuple(tuple(group.values()) for group in block if group) for block in self.blocks)
 
 
-def bits_per_weight(method: Method, layout: Layout, width: int) -> float:
+def bits_per_weight(method: Method, layout: Layout, width: int, outliers: Outliers | None = None) -> float:
     """The stored bits per weight that a cell of this method would have; `width` is that of the storage dtype.
 
-    ValueError when there is no linear, or one that the method cannot take.
+    `outliers` are those kept beside it. ValueError when there is no linear, or one that the method cannot take.
     """
     bits = weights = 0
     for block, times in layout.shapes.items():
-        bits += times * sum(method.stored_bits(shapes, width) for shapes in together(method, block))
-        weights += times * sum(rows * columns for group in block for rows, columns in group)
+        shapes = [shape for group in block for shape in group]
+        weights += times * sum(rows * columns for rows, columns in shapes)
+        if isinstance(method, Targeted):  # of all linears together
+            continue
+        bits += times * sum(method.stored_bits(own, width) for own in together(method, block))
+        if outliers:
+            bits += times * sum(outliers.stored_bits(shape, width) for shape in shapes)
     if not weights:
         raise ValueError("no linear is compressed, so there are no bits per weight")
-    return bits / weights
+    return (method.target.bits(weights) if isinstance(method, Targeted) else bits) / weights
 
 
 def together(method: Method, groups: Sequence[Sequence[T]]) -> list[list[T]]:

@@ -41,6 +41,7 @@ class Child:
     ended: datetime
     seconds: float
     failed: bool = False
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)  # a value for each step
     texts: Mapping[str, str] = field(default_factory=dict)  # by the names of files
 
 
@@ -72,6 +73,7 @@ class Store:
             ended=ended,
             seconds=row.cost.seconds if row.cost else 0.0,
             failed=row.status == "failed",
+            curves=row.curves,
             texts={ROW_FILE: row.model_dump_json(indent=2)},
         )
         return self.put(self.parent(row.recipe_sha256, row.recipe), child, artifacts)
@@ -85,7 +87,13 @@ class Store:
         tags = {"mlflow.parentRunId": parent_id, "study": self.study["study"], tag: key, **child.tags}
         run = self.client.create_run(self.experiment_id, ended - int(child.seconds * 1000), tags, child.name)
         run_id = str(run.info.run_id)
-        metrics = [Metric(name, value, ended, 0) for name, value in child.metrics.items() if math.isfinite(value)]
+        metrics = [Metric(name, value, ended, 0) for name, value in child.metrics.items()]
+        metrics += [
+            Metric(name, value, ended, step)
+            for name, curve in child.curves.items()
+            for step, value in enumerate(curve)
+        ]
+        metrics = [metric for metric in metrics if math.isfinite(metric.value)]
         params = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in child.params.items()]
         self.client.log_batch(run_id, metrics, params, synchronous=True)
         for name, text in child.texts.items():

@@ -6,7 +6,7 @@ which all processes see. Rows go back to the driver, the only one that writes th
 """
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,12 +15,14 @@ from typing import Any, Protocol
 
 import torch
 
+from suite.cell import Cell
 from suite.checkpoint import Loaded, finish, is_finished, load_cell, write_rest
 from suite.compress import Fed, walk
-from suite.config import Cell, Recipe
+from suite.config import Recipe
 from suite.environment import describe
 from suite.errors import CheckpointError, EnvironmentProblem
 from suite.evaluations import Evaluation, Measured, Noise, dense_cache
+from suite.gradients import Gradients
 from suite.jobs import Job
 from suite.ledger import Entry
 from suite.models import Subject
@@ -28,6 +30,7 @@ from suite.prepare import Prepared, prepare_model, subject_of
 from suite.results import Row
 from suite.scoring import ARITHMETIC, identity, row_id, score
 from suite.speed import Phase, measured
+from suite.survey import survey
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Stand:
     bench: Bench
     prepared: Prepared
     noise: dict[str, Noise] = field(default_factory=dict)
+    _made: dict[str, Job] = field(default_factory=dict)  # by id
 
     @property
     def subject(self) -> Subject:
@@ -71,21 +75,38 @@ class Stand:
     @cached_property
     def jobs(self) -> dict[str, Job]:
         """The model's cells by their ids, in the recipe's order."""
-        found: dict[str, Job] = {}
-        for cell in self.prepared.cells:
-            entry, fingerprint = self.prepared.entry(cell), self.prepared.fingerprint
-            cell_id = cell.identity(fingerprint, entry.id if entry else None, ARITHMETIC)
-            found.setdefault(cell_id, Job(cell, cell_id, self.bench.folder / "cells" / cell_id, fingerprint))
-        return found
+        found = map(self._job, self.prepared.cells)
+        return {job.id: job for job in found}
+
+    def _job(self, cell: Cell) -> Job:
+        """A cell on its way, with those that it is made from, which have one way however often they are used."""
+        entry, fingerprint = self.prepared.entry(cell), self.prepared.fingerprint
+        cell_id = cell.identity(fingerprint, entry.id if entry else None, ARITHMETIC)
+        if cell_id not in self._made:
+            bases = tuple(map(self._job, cell.bases))
+            self._made[cell_id] = Job(cell, cell_id, self.bench.folder / "cells" / cell_id, fingerprint, bases)
+        return self._made[cell_id]
+
+    @property
+    def with_bases(self) -> Mapping[str, Job]:
+        """The jobs of all cells, those that others are made from before them."""
+        return self._made if self.jobs else {}
 
     def job(self, cell_id: str) -> Job:
         """EnvironmentProblem when this process has made another cell of the driver's recipe."""
-        if cell_id not in self.jobs:
+        if cell_id not in self.with_bases:
             raise EnvironmentProblem(
                 f"cell {cell_id} of {self.prepared.model} is not what {platform.node()} makes of the same recipe: "
                 "it has another model, text or version of this package; make them the same on all machines"
             )
-        return self.jobs[cell_id]
+        return self._made[cell_id]
+
+    def survey(self, job: Job) -> Gradients | None:
+        """Whatever a cell takes from the whole model; a failure marks the job."""
+        job.trouble, entry = None, self.prepared.entry(job.cell)
+        if entry is None or not job.cell.needs_gradient:
+            return None
+        return survey(self.subject, job, entry, self.bench.folder, self.bench.device)
 
     def refer(self, evaluation_id: str) -> Noise:
         """The noise floor of an evaluation, once its dense reference is there."""
@@ -144,10 +165,15 @@ class Walk:
     def run(self, bench: Bench) -> Iterator[dict[str, str]]:
         stand = bench.stand(self.model)
         jobs = [stand.job(cell) for cell in self.cells]
-        for job in jobs:
-            job.trouble = None
         entry = stand.prepared.entry(jobs[0].cell)
-        fed = Fed(entry.tokens if entry else None, bench.recipe.batch_tokens, only=self.blocks)
+        gradients = [found for job in jobs if (found := stand.survey(job))]  # of one budget, so all the same
+        batch_tokens = bench.recipe.batch_tokens
+        fed = Fed(
+            entry.tokens if entry else None,
+            batch_tokens,
+            only=self.blocks,
+            gradients=gradients[0] if gradients else None,
+        )
         walk(stand.subject, jobs, fed, bench.device)
         yield {job.id: job.trouble for job in jobs if job.trouble}
 

@@ -97,6 +97,7 @@ def cases(scale: Scale) -> list[Case]:
             for shape, budget in ((square, 100), (wide, 400))
         ),
         *(_lattice(scale, shape, budget) for shape, budget in ((square, 1000), (wide, 3000))),
+        _compensated("qtip", {"state_bits": 12}, square),
         *(_transform(square[0], width) for width in (square[1], wide[1])),
         *(_gram(scale.tokens, width) for width in (square[1], wide[1])),
     ]
@@ -222,8 +223,8 @@ def _solving(weight: Tensor) -> float:
     return rows * n**2 + 2 / 3 * n**3
 
 
-def _compensated(name: str, settings: Mapping[str, Any], shape: Shape, budget: float) -> Case:
-    """SparseGPT or GPTQ."""
+def _compensated(name: str, settings: Mapping[str, Any], shape: Shape, budget: float | None = None) -> Case:
+    """SparseGPT, GPTQ, or QTIP, whose search the floor leaves out."""
 
     def floor(weight: Tensor, _: Compressed) -> Floor:
         return Floor(weight.nbytes + 4 * weight.shape[1] ** 2, fp32_flops=_solving(weight))

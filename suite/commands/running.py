@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from suite.runner import Options, Outcome
 
 
-def quickstart(
+def quickstart(  # noqa: PLR0913 - a command's options
     model: Annotated[
         str | None,
         typer.Option("--model", help="Another model; `tiny` is in the package and takes under a minute."),
@@ -37,13 +37,20 @@ def quickstart(
     workers: WorkersOption = None,
     override: SetOption = None,
     open_it: OpenOption = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Every method there is, fine-tuning, outliers and allocation too: takes longer."
+        ),
+    ] = False,
 ) -> None:
-    """Run the recipe that ships with the package: a small real model, every method, in minutes on a laptop."""
+    """Run the recipe that ships with the package: a small real model, in minutes on a laptop."""
     from suite import recipes
     from suite.files import file_name
 
-    path = Path(recipes.__file__).with_name("quickstart.yaml")
-    chosen = [f"name=quickstart-{file_name(model)}", f"models={model}"] if model else []
+    path = Path(recipes.__file__).with_name("everything.yaml" if everything else "quickstart.yaml")
+    name = "quickstart-all" if everything else "quickstart"
+    chosen = [f"name={name}-{file_name(model)}", f"models={model}"] if model else []
     run(path, out, offline, device, workers=workers, override=[*chosen, *(override or ())], open_it=open_it)
 
 

@@ -7,12 +7,15 @@ from kernels import hadamard
 from kernels.e8p import DIM
 from kernels.format import Norms, bits_of
 from kernels.quantized import Codebook
+from methods.awq import AWQ
 from methods.gptq import GPTQ
+from methods.higgs import HIGGS
+from methods.hqq import HQQ
 from methods.method import Method
 from methods.nowag_vq import NoWagVQ
 from methods.quip_sharp import QuIPSharp
 from methods.rtn import RTN
-from suite.config import Cell
+from suite.cell import Cell
 from suite.sizes import Layout, Shape
 
 HEAVY_CODEBOOK = 0.25
@@ -50,11 +53,14 @@ def _named(shape: Shape, count: int) -> str:
 
 
 def _prices(method: Method, shape: Shape) -> Iterator[str]:
-    if isinstance(method, RTN | GPTQ):
+    if isinstance(method, RTN | HQQ | GPTQ | AWQ):
         yield from _short_group(method.group_size, shape)
     elif isinstance(method, QuIPSharp):
         yield from _short_turns(shape)
     elif isinstance(method, NoWagVQ):
+        yield from _codebook(method, shape)
+    elif isinstance(method, HIGGS):
+        yield from _small_blocks(method, shape)
         yield from _codebook(method, shape)
 
 
@@ -75,7 +81,13 @@ def _short_turns(shape: Shape) -> Iterator[str]:
         yield f"{shape[1]} inputs are padded to {shape[1] + -shape[1] % DIM}"
 
 
-def _codebook(method: NoWagVQ, shape: Shape) -> Iterator[str]:
+def _small_blocks(method: HIGGS, shape: Shape) -> Iterator[str]:
+    order, _ = method.groups(shape[1])
+    if 2 * order < min(method.group_size, shape[1]):
+        yield f"no larger Hadamard matrix divides the inputs: {shape[1] // order} blocks of {order}"
+
+
+def _codebook(method: NoWagVQ | HIGGS, shape: Shape) -> Iterator[str]:
     if shape[1] % method.dim:
         yield f"{shape[1]} inputs are padded to {shape[1] + -shape[1] % method.dim}, codewords of {method.dim}"
     parts = Codebook.planned(shape, method.code_bits, method.dim, Norms())

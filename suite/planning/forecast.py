@@ -7,15 +7,22 @@ from functools import cached_property
 
 from methods.statistics import Statistic
 from suite.demand import Dimensions, request_lengths
+from suite.derive import Survey
 from suite.evaluations import Evaluation, dense_cache, dense_folder
+from suite.gradients import Source
 from suite.jobs import Job
+from suite.linearity import Probe
 from suite.planning.figures import Seconds
 from suite.planning.stopwatch import Passes, Stopwatch
 from suite.quality import NOISE_WINDOWS, OnWindows
 from suite.results import NOISE_ITEMS
+from suite.runner import Making
 from suite.sizes import Layout, Shape, together
 from suite.work import Measure, Reference, Stand, Walk
 from suite.zeroshot import OnItems
+
+BACKWARD = 3
+"""Forward passes that take as long as one with its way back."""
 
 NOISES = 2
 """Times that the noise floor scores some windows; a task's items are scored once more, as they were."""
@@ -54,7 +61,7 @@ class Forecast:
     def passes(self) -> Passes:
         """Seconds of tokens on their walk: as much is gathered as the most demanding cell needs."""
         fed = [(job, entry) for job in self.stand.jobs.values() if (entry := self.stand.prepared.entry(job.cell))]
-        needs = max((job.cell.method.needs for job, _ in fed), default=Statistic.NONE)
+        needs = max((job.cell.needs for job, _ in fed), default=Statistic.NONE)
         tokens = fed[0][1].tokens if fed else None
         return self.watch.passes(tokens, sorted(set(self.kinds)), self.stand.bench.recipe.batch_tokens, needs)
 
@@ -62,6 +69,26 @@ class Forecast:
     def scoring(self) -> Mapping[str, tuple[float, float]]:
         """Seconds of one token under each evaluation: of the dense model, and of a cell beside it."""
         return {key: self.watch.scoring(each) for key, each in self.stand.evaluations.items()}
+
+    def making(self, work: Making) -> dict[str, Seconds]:
+        """The seconds of work by which cells come about, by their ids."""
+        if isinstance(work, Walk):
+            return self.walk(work)
+        job = self.stand.job(work.cell)
+        entry = self.stand.prepared.entry(job.cell)
+        tokens = entry.count if entry else 0
+        once = tokens * sum(self.passes.through[kind, Statistic.NONE] for kind in self.kinds) if tokens else 0.0
+        if isinstance(work, Survey):
+            times: float = BACKWARD * Source.passes
+        elif job.cell.finetune:
+            trained = job.cell.finetune.epochs * (1 - job.cell.finetune.validation)
+            together = job.cell.finetune.end_to_end
+            times = BACKWARD * (trained + (together.epochs if together else 0)) + job.cell.finetune.epochs
+        else:
+            probe, linears = Probe(), sum(len(group) for block in self.model.layout.blocks for group in block)
+            share = min(1.0, probe.sequences * probe.length / max(1, tokens))
+            times = linears * len(probe.levels) * share  # twice each, through half of the blocks
+        return {job.id: Seconds(other=times * once)}
 
     def walk(self, work: Walk) -> dict[str, Seconds]:
         """A walk's seconds by the ids of its cells, which share what they share."""
@@ -87,7 +114,7 @@ class Forecast:
         self, found: defaultdict[str, Seconds], jobs: Sequence[Job], index: int, tokens: int, *, pending: bool
     ) -> None:
         """Tokens through one block, as often as the mode of the walk takes."""
-        needs, through = max(job.cell.method.needs for job in jobs), self.passes.through
+        needs, through = max(job.cell.needs for job in jobs), self.passes.through
         forward = tokens * through[self.kinds[index], Statistic.NONE]
         gathering = tokens * through[self.kinds[index], needs]
         if not pending:

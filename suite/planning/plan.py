@@ -27,7 +27,7 @@ from suite.planning.forecast import Forecast, spread
 from suite.planning.stopwatch import Stopwatch, seconds_per_byte, threads
 from suite.prepare import prepare, subject_of
 from suite.results import JOURNAL_NAME, Journal
-from suite.runner import Options, walks_of
+from suite.runner import Making, Options, makings
 from suite.scoring import row_id
 from suite.sizes import bits_per_weight
 from suite.speed import at_work, measured
@@ -84,20 +84,25 @@ class _Draft:
         with measured() as loading:
             subject = self.stand.subject
         model, jobs = dimensions_of(subject), self.stand.jobs
+        for job in self.stand.with_bases.values():
+            job.look(decoder_blocks(subject.model))
         cells = {job.id: self._cell(model, job) for job in jobs.values()}
-        references, walks, measures = self._work(cells)
+        references, makings, measures = self._work(cells)
+        walks = [work for work in makings if isinstance(work, Walk)]
         watch = Stopwatch(subject, self.stand.bench.device)
         speed = seconds_per_byte(nearest_existing(self.stand.bench.folder)) if walks else 0.0
         forecast = Forecast(self.stand, model, watch, loading.seconds, speed)
         referring = [forecast.reference(work) for work in references]
-        by_cell = [forecast.walk(work) for work in walks] + [forecast.measure(work) for work in measures]
-        for found in by_cell:
+        making = [forecast.making(work) for work in makings]
+        measuring = [forecast.measure(work) for work in measures]
+        owners = _owners(list(jobs.values()))
+        for found in (*making, *measuring):
             for key, seconds in found.items():
-                cells[key] = replace(cells[key], seconds=cells[key].seconds + seconds)
-        pieces = [_total(found) for found in by_cell]
-        stages = [seconds.total for seconds in referring], pieces[: len(walks)], pieces[len(walks) :]
+                own = owners[key]
+                cells[own] = replace(cells[own], seconds=cells[own].seconds + seconds)
+        stages = [seconds.total for seconds in referring], [*map(_total, making)], [*map(_total, measuring)]
         self.wall_seconds = sum(spread(stage, self.workers) for stage in stages)
-        everything: list[Work] = [*references, *walks, *measures]
+        everything: list[Work] = [*references, *makings, *measures]
         demands = [demand_of(work, self.stand) for work in everything]
         rest = Demand(disk_bytes=model.rest_bytes if walks else 0)
         return ModelPlan(
@@ -121,9 +126,8 @@ class _Draft:
         reasons = unfit(cell, model.layout) if cell in self.stand.prepared.unsupported else ()
         blocks = range(len(model.layout.blocks))
         part = model.layout.only(cell.covers)
-        bits = None if reasons else bits_per_weight(cell.method, part, model.storage_width)
+        bits = None if reasons else bits_per_weight(cell.method, part, model.storage_width, cell.outliers)
         match = self.stand.bench.recipe.match
-        job.look(decoder_blocks(self.stand.subject.model))
         missing = self.missing(job)
         return CellPlan(
             cell_id=job.id,
@@ -145,14 +149,26 @@ class _Draft:
         """The evaluations that a cell has no row of."""
         return [key for key, each in self.stand.evaluations.items() if row_id(job.id, each) not in self.known]
 
-    def _work(self, cells: dict[str, CellPlan]) -> tuple[list[Reference], list[Walk], list[Measure]]:
+    def _work(self, cells: dict[str, CellPlan]) -> tuple[list[Reference], list[Making], list[Measure]]:
         """The pieces of work that a run would do."""
         name = self.stand.prepared.model
         sound = [self.stand.job(key) for key, each in cells.items() if each.to_do]
         references = [Reference(name, key) for key in self.stand.evaluations] if sound else []
         measures = [Measure(name, job.id, tuple(self.missing(job))) for job in sound]
-        walks = [walk for _, own in walks_of(self.stand, sound, self.workers) for walk in own]
-        return references, walks, measures
+        planned = (work for _, own in makings(self.stand, sound, self.workers) for work, _ in own)
+        return references, list(dict.fromkeys(planned)), measures
+
+
+def _owners(jobs: Sequence[Job]) -> dict[str, str]:
+    """By the ids of cells, those of the recipe's that they are for: themselves, or what is made from them."""
+    owners = {job.id: job.id for job in jobs}
+    for job in jobs:
+        waiting = list(job.bases)
+        while waiting:
+            base = waiting.pop()
+            owners.setdefault(base.id, job.id)
+            waiting += base.bases
+    return owners
 
 
 def _total(found: dict[str, Seconds]) -> float:

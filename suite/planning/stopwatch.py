@@ -19,7 +19,7 @@ from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
 from suite.bench.clock import timed
 from suite.calibrate import Batch, first_inputs, observe, run_block
-from suite.config import Cell
+from suite.cell import Cell
 from suite.demand import request_lengths
 from suite.evaluations import Evaluation
 from suite.files import write_atomically

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from suite.config import Cell, Recipe
+from suite.cell import Cell
+from suite.config import Recipe
 from suite.errors import ConfigError
 from suite.models import Subject
 from suite.sizes import Layout, bits_per_weight, layout_of
@@ -66,7 +67,7 @@ class Candidates:
                 if reason:
                     raise Unusable(f"{cell.label}: {reason}")
             try:
-                self._known[cell] = bits_per_weight(cell.method, layout, self.width)
+                self._known[cell] = bits_per_weight(cell.method, layout, self.width, cell.outliers)
             except ValueError as error:
                 raise Unusable(f"{cell.label}: {error}") from None
         return self._known[cell]

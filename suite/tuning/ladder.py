@@ -20,8 +20,9 @@ import torch
 from methods.hessian import gram_error
 from methods.statistics import Statistics
 from suite.architecture import Block, decoder_blocks, linears
+from suite.cell import Cell
 from suite.compress import Fed, walk
-from suite.config import Cell
+from suite.derive import Derive
 from suite.evaluations import Evaluation, Noise
 from suite.gathered import Gathered
 from suite.jobs import IN_SEQUENCE, Job
@@ -130,12 +131,19 @@ class Ladder:
 
     def _walk(self, stand: Stand, job: Job, only: range | None, evaluation: Evaluation | None = None) -> None:
         """Write what shards are missing. Stopped, with a row that says why, when that fails."""
-        if job.in_sequence:
-            entry = stand.prepared.entry(job.cell)
-            fed = Fed(entry.tokens if entry else None, stand.bench.recipe.batch_tokens)
+        if job.bases:
+            for base in job.bases:
+                self._walk(stand, base, only)
+            for _ in Derive(stand.prepared.model, job.id).run(stand.bench):
+                pass  # the job is marked
+        elif job.in_sequence:
+            entry, gradients = stand.prepared.entry(job.cell), stand.survey(job)
+            fed = Fed(entry.tokens if entry else None, stand.bench.recipe.batch_tokens, gradients=gradients)
+            walk(stand.subject, [job], fed, stand.bench.device)
         else:
-            fed = Fed(statistics=self.gathered.get(job.cell.seed) if job.cell.budget else None, only=only)
-        walk(stand.subject, [job], fed, stand.bench.device)
+            statistics = self.gathered.get(job.cell.seed) if job.cell.budget else None
+            fed = Fed(statistics=statistics, only=only, gradients=stand.survey(job))
+            walk(stand.subject, [job], fed, stand.bench.device)
         if job.trouble is None:
             return
         if evaluation:
@@ -146,7 +154,9 @@ class Ladder:
 
 
 def _dense_twin(cell: Cell) -> Cell:
-    return replace(cell, mode="dense") if cell.mode in IN_SEQUENCE else cell
+    """What stands for a cell on the proxy's rung: fine-tuning is not what tr(E H Eᵀ) could judge."""
+    plain = cell.bases[0] if cell.finetune else cell
+    return replace(plain, mode="dense") if plain.mode in IN_SEQUENCE else plain
 
 
 def _losses(

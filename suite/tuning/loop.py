@@ -21,7 +21,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from suite.config import Cell
+from suite.cell import Cell
 from suite.errors import ConfigError
 from suite.progress import without_lines
 from suite.results import MANIFEST_NAME

@@ -1,7 +1,7 @@
 """Where a search looks: what a recipe says of its methods, and the ranges that their settings state themselves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Self
 
 from optuna import Trial
@@ -15,7 +15,7 @@ from pydantic import ValidationError, model_validator
 
 from methods import METHODS
 from methods.settings import Search, Setting, settings_of
-from suite.config import build_method
+from suite.cell import BESIDE, build_method
 from suite.errors import ConfigError
 from suite.schema import Strict, first_error
 from suite.tuning.recipe import TuneRecipe
@@ -96,6 +96,8 @@ def space_of(asked: TuneRecipe) -> Space:
     fixed: dict[str, dict[str, Any]] = {}
     searched: dict[str, Distributions] = {}
     for name, entry in asked.recipe.methods.items():
+        if name not in METHODS:
+            raise ConfigError(f"methods.{name} cannot be searched; allowed: {', '.join(METHODS)}")
         if not isinstance(entry or {}, Mapping):
             raise ConfigError(f"methods.{name} is {entry!r}; a search takes a mapping of settings")
         fixed[name], searched[name] = _split(name, entry or {}, searches_all=asked.tuning.unnamed == "searched")
@@ -110,7 +112,7 @@ def _split(name: str, entry: Mapping[str, Any], *, searches_all: bool) -> tuple[
     fixed: dict[str, Any] = {}
     searched: Distributions = {}
     for key, value in entry.items():
-        if isinstance(value, list | Mapping):
+        if isinstance(value, list) or (isinstance(value, Mapping) and not _takes_mapping(key, settings.get(key))):
             searched[key] = _given(f"methods.{name}.{key}", value, settings.get(key))
             _refuse_alone(name, key, _ends(value))
         else:
@@ -120,6 +122,11 @@ def _split(name: str, entry: Mapping[str, Any], *, searches_all: bool) -> tuple[
         unnamed = [setting for key, setting in settings.items() if key not in entry]
         searched |= {setting.name: _distribution(setting.search) for setting in unnamed if setting.search}
     return fixed, searched
+
+
+def _takes_mapping(key: str, setting: Setting | None) -> bool:
+    """Whether a setting is a mapping itself, which is then no range."""
+    return key in BESIDE or (setting is not None and is_dataclass(setting.default))
 
 
 def _ends(value: list[Any] | Mapping[str, Any]) -> list[Any]:

@@ -19,7 +19,9 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from suite.architecture import decoder_blocks, linears
 from suite.config import Recipe
+from suite.models import Subject, load_model
 from suite.runner import Options, Outcome, run
 
 WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
@@ -67,6 +69,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTo
     LlamaForCausalLM(config).half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def lively(tiny_model: Path) -> Subject:
+    """The tiny model with linears eight times as large, so that its outputs are not all alike."""
+    subject = load_model(str(tiny_model), offline=True)
+    for block in decoder_blocks(subject.model):
+        for layer in linears(block).values():
+            layer.weight.data *= 8
+    return subject
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from suite import compress
 from suite.architecture import decoder_blocks, linears
 from suite.budget import Budget
 from suite.calibrate import observe
+from suite.cell import Cell
 from suite.compress import Fed, walk
-from suite.config import Cell
 from suite.errors import CalibrationError
 from suite.jobs import Job, notes_path
 from suite.models import load_model

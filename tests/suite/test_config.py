@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from methods import METHODS
-from suite.config import Cell, Recipe
+from suite.cell import Cell
+from suite.config import Recipe
 from suite.errors import ConfigError
 from suite.recipe_file import apply_override, load_recipe
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from methods.statistics import Statistic
-from suite import gathered
 from suite.architecture import decoder_blocks
 from suite.budget import Budget
 from suite.calibrate import Counted, first_inputs, observe
@@ -46,6 +45,7 @@ def assert_same(found: Gathered, walked) -> None:
         assert list(kept) == list(block)
         for name, each in block.items():
             assert torch.equal(kept[name].gram, each.gram) and torch.equal(kept[name].mean, each.mean)
+            assert torch.equal(kept[name].x_abs, each.x_abs)
             assert torch.equal(kept[name].x_sq, each.x_sq) and kept[name].tokens == each.tokens == 4 * 14
 
 
@@ -98,7 +98,7 @@ def test_other_tokens_other_parts_of_them_and_another_order_are_other_statistics
 
 
 def test_a_full_disk_is_found_before_the_walk(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(gathered.shutil, "disk_usage", lambda _: type("", (), {"free": 10})())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 10})())
     with pytest.raises(EnvironmentProblem, match="statistics may take"):
         gather(source, tmp_path, CPU)
     assert not list(tmp_path.iterdir())

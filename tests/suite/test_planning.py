@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from suite import cli, runner
-from suite.config import Cell, Recipe, build_method
+from suite.cell import Cell, build_method
+from suite.config import Recipe
 from suite.executors import Workers
 from suite.planning import plan as planning
 from suite.planning import stopwatch
@@ -142,8 +143,12 @@ LAYOUT = Layout((({"a.q": (56, 100)}, {"a.o": (64, 64)}),))
 PRICES = [
     ("rtn", {"group_size": 64}, "1 of 56 x 100: groups of 64 leave a last group of 36"),
     ("gptq", {"group_size": 128}, "1 of 56 x 100: groups of 128 are wider than the 100 inputs: one grid per row"),
+    ("awq", {"group_size": 64}, "1 of 56 x 100: groups of 64 leave a last group of 36"),
+    ("hqq", {"group_size": 64}, "1 of 56 x 100: groups of 64 leave a last group of 36"),
     ("quip-sharp", {}, "1 of 56 x 100: 100 inputs are padded to 104"),
     ("nowag-vq", {"bits": 2, "dim": 3}, "1 of 56 x 100: 100 inputs are padded to 102, codewords of 3"),
+    ("higgs", {"bits": 2, "dim": 3}, "1 of 56 x 100: 100 inputs are padded to 102, codewords of 3"),
+    ("higgs", {"group_size": 64}, "1 of 56 x 100: no larger Hadamard matrix divides the inputs: 5 blocks of 20"),
     ("nowag-vq", {"bits": 2, "dim": 4}, "1 of 64 x 64: the codebook takes 4.00 bits per weight, the codes 2.00"),
 ]
 

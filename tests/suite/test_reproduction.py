@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from methods.awq import AWQ
 from methods.nowag_p import NoWagP
 from methods.nowag_vq import NoWagVQ
 from methods.rtn import RTN
@@ -32,10 +33,11 @@ def test_a_failure_that_stays_one_is_reported_again(task, tmp_path, monkeypatch)
     assert outcome.failure == "failed: blocks.0.q: ValueError: no luck today"
 
 
-def test_a_replay_repeats_the_run_to_the_bit(task, tmp_path):
-    method = NoWagP(sparsity=0.25)
+@pytest.mark.parametrize(("kind", "settings"), [(NoWagP, {"sparsity": 0.25}), (AWQ, {"group_size": 8})])
+def test_a_replay_repeats_the_run_to_the_bit(task, tmp_path, kind, settings):
+    method = kind(**settings)
     (first, decoded), *_ = task.run(method)
-    save_task(tmp_path / "f.safetensors", task, method, {"sparsity": 0.25}, "")
+    save_task(tmp_path / "f.safetensors", task, method, settings, "")
     outcome = replay(tmp_path / "f.safetensors", CPU)
     assert outcome.failure is None and outcome.method == method and outcome.names == ("blocks.0.q",)
     assert outcome.audits == [first.audit]

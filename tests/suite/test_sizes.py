@@ -14,6 +14,7 @@ CELLS = {
     "wanda": {"sparsity": ["2:4", 0.3]},
     "rtn": [{"bits": 3, "group_size": 24}, {"bits": 4, "normalize": "nowag", "sym": True}],
     "quip-sharp": {"bits": 3, "sweeps": 0},
+    "higgs": {"bits": 2, "share": ["linear", "block"]},
     "nowag-vq": {"bits": 2, "dim": [2, 3], "iterations": 1, "share": ["linear", "input", "block"]},
 }
 
@@ -30,7 +31,7 @@ def test_predicted_bits_are_those_of_the_finished_cells(tiny, recipe_values, wri
     for row in rows:
         predicted = bits_per_weight(METHODS[row.method](**row.settings), layout, 16)
         assert predicted == row.size.stored_bits_per_weight, row.label
-    assert len(rows) == 12
+    assert len(rows) == 14
 
 
 def test_linears_are_grouped_by_the_input_they_share(tiny):

@@ -1,0 +1,232 @@
+"""Cells: one compressed model each, and how settings in a recipe become one.
+
+Beside a method's own settings stand what any method can be given: the inputs of its statistics, the linears that
+it is to compress, outliers that stay in 16 bits, and fine-tuning of what is left.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydantic import ValidationError
+
+from methods import METHODS
+from methods.method import GradientMethod, Method, RatedMethod, SharingMethod, StatisticsMode
+from methods.outliers import Outliers
+from methods.settings import settings_of
+from methods.statistics import Statistic
+from suite.allocated import Allocated
+from suite.budget import Budget
+from suite.errors import ConfigError
+from suite.finetuning import Finetune
+from suite.schema import digest, first_error, nearest
+
+STATISTICS_KEY = "statistics"  # beside a method's own settings: which inputs its statistics come from
+LAYERS_KEY = "layers"  # which linears are compressed
+OUTLIERS_KEY = "outliers"  # weights that are kept as they are
+FINETUNE_KEY = "finetune"  # training of what is stored as floats
+BESIDE = (STATISTICS_KEY, LAYERS_KEY, OUTLIERS_KEY, FINETUNE_KEY)
+MODES = ["dense", "sequential", "true-sequential"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one combination of settings under a method says."""
+
+    method: Method
+    mode: StatisticsMode
+    layers: str | None = None
+    outliers: Outliers | None = None
+    finetune: Finetune | None = None
+
+    @property
+    def uses_data(self) -> bool:
+        """Whether it takes any calibration token."""
+        return self.mode != "none" or self.finetune is not None
+
+    def cell(self, model: str, budget: Budget | None, seed: int) -> "Cell":
+        """The model that it makes of another, with a draw of calibration tokens."""
+        return Cell(model, self.method, budget, seed, self.mode, self.layers, self.outliers, self.finetune)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One compressed model: what is compressed, how, from which statistics, under which seed."""
+
+    model: str
+    method: Method
+    budget: Budget | None
+    seed: int
+    mode: StatisticsMode
+    layers: str | None = None  # patterns with blanks between them; None is all linears
+    outliers: Outliers | None = None
+    finetune: Finetune | None = None
+
+    def covers(self, linear: str) -> bool:
+        """Whether a linear, by its full name such as model.layers.3.mlp.down_proj, is compressed."""
+        return self.layers is None or any(fnmatchcase(linear, pattern) for pattern in self.layers.split())
+
+    @property
+    def bases(self) -> tuple["Cell", ...]:
+        """The cells that this one is made from: the one that is fine-tuned, or those whose layers it takes."""
+        if self.finetune:
+            data_free = self.mode == "none"
+            return (replace(self, finetune=None, budget=None if data_free else self.budget),)
+        if isinstance(self.method, Allocated):
+            return tuple(self._option(method) for method in self.method.options)
+        return ()
+
+    def _option(self, method: Method) -> "Cell":
+        """The whole model by one of the methods that an allocation has to choose from."""
+        if method.needs is Statistic.NONE and self.outliers is None:
+            return replace(self, method=method, mode="none", budget=None)
+        return replace(self, method=method)
+
+    @property
+    def needs(self) -> Statistic:
+        """What of its inputs' statistics a linear is compressed by."""
+        return max(self.method.needs, self.outliers.needs if self.outliers else Statistic.NONE)
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether it is compressed by gradients as well."""
+        by_method = isinstance(self.method, GradientMethod) and self.method.needs_gradient
+        return by_method or (self.outliers is not None and self.outliers.needs_gradient)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's settings, all of them, defaults included, and what stands beside them, where it does."""
+        own = self.method.settings if isinstance(self.method, Allocated) else asdict(self.method)  # type: ignore[call-overload]
+        outliers = {OUTLIERS_KEY: asdict(self.outliers)} if self.outliers else {}
+        finetune = {FINETUNE_KEY: self.finetune.model_dump(mode="json")} if self.finetune else {}
+        return {**own, **outliers, **finetune}
+
+    @property
+    def label(self) -> str:
+        """`Wanda 2:4 (sequential)`: for progress and messages."""
+        mode = "" if self.mode == "none" else f"({self.mode})"
+        return " ".join(part for part in (self.method.title, self.variant, mode) if part)
+
+    @property
+    def variant(self) -> str:
+        """The method's settings in print, and after them what stands beside them."""
+        layers = f"on {self.layers}" if self.layers else ""
+        beside = (each.variant for each in (self.outliers, self.finetune) if each)
+        return " ".join(part for part in (self.method.variant, layers, *beside) if part)
+
+    def identity(self, model_fingerprint: str, ledger_id: str | None, dtype: str) -> str:
+        """`cell_id`: the hash of exactly what determines the compressed weights."""
+        layers = {"layers": sorted(self.layers.split())} if self.layers else {}
+        bases = [
+            base.identity(model_fingerprint, ledger_id if base.budget else None, dtype) for base in self.bases
+        ]
+        return digest(
+            {
+                "model": model_fingerprint,
+                "method": self.method.name,
+                "revision": self.method.revision,
+                "settings": self.settings,
+                "mode": self.mode,
+                "ledger": ledger_id,
+                "counted": self.budget.counted() if self.budget else None,
+                "seed": self.seed,
+                "dtype": dtype,
+                **layers,
+                **({"bases": bases} if bases else {}),
+            }
+        )[:16]
+
+
+def with_bases(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells and, before each, those that it is made from; equal ones once."""
+    found: dict[Cell, None] = {}
+    for cell in cells:
+        found.update(dict.fromkeys([*with_bases(cell.bases), cell]))
+    return list(found)
+
+
+def axes(entry: Any) -> Iterator[dict[str, Any]]:
+    """Settings with lists in them -> every combination, the last key fastest."""
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"methods: a method takes a mapping of settings, not {entry!r}")
+    choices = [value if isinstance(value, list) else [value] for value in entry.values()]
+    for combination in itertools.product(*choices):
+        yield dict(zip(entry, combination, strict=True))
+
+
+def build_method(name: str, settings: dict[str, Any]) -> Variant:
+    """A method with its settings checked, and its statistics mode: published unless `statistics` says."""
+    method_class = METHODS[name]
+    known = [*(setting.name for setting in settings_of(method_class)), *BESIDE]
+    for key in settings:
+        if key not in known:
+            raise ConfigError(
+                f"methods.{name}.{key} is not a setting.{nearest(str(key), known)} Known: {', '.join(known)}"
+            )
+    own = {key: value for key, value in settings.items() if key not in BESIDE}
+    try:
+        method = method_class(**own)
+    except ValidationError as error:
+        raise ConfigError(first_error(error, f"methods.{name}")) from None
+    return beside(method, settings)
+
+
+def beside(method: Method, settings: Mapping[str, Any]) -> Variant:
+    """What stands in a recipe beside the settings of a method, checked."""
+    where = f"methods.{method.name}"
+    outliers = _outliers(where, settings.get(OUTLIERS_KEY))
+    finetune = _finetune(where, settings.get(FINETUNE_KEY))
+    if finetune and method.name == "dense":
+        raise ConfigError(f"{where}.{FINETUNE_KEY}: nothing of the dense model is compressed; leave it out")
+    if outliers and isinstance(method, RatedMethod):
+        raise ConfigError(
+            f"{where}.{OUTLIERS_KEY}: {method.name} has its size from a target alone; leave them out"
+        )
+    usual: StatisticsMode = "dense" if outliers and method.statistics_mode == "none" else method.statistics_mode
+    mode = settings.get(STATISTICS_KEY, usual)
+    allowed = ["none"] if usual == "none" else ["dense"] if isinstance(method, Allocated) else MODES
+    if mode not in allowed:
+        raise ConfigError(f"{where}.{STATISTICS_KEY} is {mode!r}; allowed: {', '.join(allowed)}")
+    if mode == "true-sequential" and isinstance(method, SharingMethod) and method.share == "block":
+        raise ConfigError(
+            f"{where}.share is 'block', but {STATISTICS_KEY} true-sequential compresses a block in steps; "
+            f"set share to linear or input, or {STATISTICS_KEY} to dense or sequential"
+        )
+    return Variant(method, mode, _layers(where, settings.get(LAYERS_KEY)), outliers, finetune)
+
+
+def _outliers(where: str, value: Any) -> Outliers | None:
+    """`outliers: 0.01`, or a mapping."""
+    if value is None or value is False:
+        return None
+    given = value if isinstance(value, Mapping) else {"share": value}
+    try:
+        return Outliers(**given)
+    except (ValidationError, TypeError) as error:
+        told = first_error(error, f"{where}.{OUTLIERS_KEY}") if isinstance(error, ValidationError) else None
+        raise ConfigError(told or f"{where}.{OUTLIERS_KEY} is {value!r}; give a share such as 0.01") from None
+
+
+def _finetune(where: str, value: Any) -> Finetune | None:
+    """`finetune: true`, or a mapping."""
+    if value is None or value is False:
+        return None
+    if value is not True and not isinstance(value, Mapping):
+        raise ConfigError(f"{where}.{FINETUNE_KEY} is {value!r}; give true, false, or a mapping of its settings")
+    try:
+        return Finetune.model_validate({} if value is True else value)
+    except ValidationError as error:
+        raise ConfigError(first_error(error, f"{where}.{FINETUNE_KEY}")) from None
+
+
+def _layers(where: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(
+            f"{where}.{LAYERS_KEY} is {value!r}; give patterns of linears' full names with blanks between "
+            "them, such as '*.mlp.down_proj model.layers.0.*', or leave it out for all"
+        )
+    return " ".join(value.split())
