@@ -10,7 +10,7 @@ from pathlib import Path
 from reports import media
 from reports.comparisons import comparisons
 from reports.coverage import coverages
-from reports.figures import costs, curves, drawing, front, heatmap, proxy, search
+from reports.figures import costs, curves, drawing, front, heatmap, prediction, proxy, search, training
 from reports.figures.drawing import Drawing
 from reports.grids import grids
 from reports.load import frame, read_json
@@ -26,7 +26,7 @@ from reports.text import render_text
 from reports.wording import Wording
 from suite.files import file_name, write_atomically
 
-DRAWN = (front, curves, heatmap, costs, proxy, search)  # in the order in which a page shows them
+DRAWN = (front, curves, training, prediction, heatmap, costs, proxy, search)  # in the order of a page
 INDEX = "report.json"  # the names of a report's tables and figures, by folder
 FILES = {"tables": media.ENDINGS, "figures": drawing.ENDINGS}
 

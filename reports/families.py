@@ -33,7 +33,7 @@ def order(group: str) -> tuple[bool, float]:
 
 
 def _split(row: Row) -> tuple[str, str]:
-    """`3 bits` and `g64`, or `50%` and `norm=rows`."""
+    """`3 bits` and `g64`, `60,000,000 bytes` and `g512`, or `50%` and `norm=rows`."""
     words = row.variant.split()
-    first = 2 if words[1:2] == ["bits"] else 1
+    first = 2 if words[1:2] in (["bits"], ["bytes"]) else 1
     return " ".join(words[:first]), " ".join(words[first:])

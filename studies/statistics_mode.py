@@ -1,8 +1,8 @@
 """Each method that uses data, with statistics of the dense model and of the compressed one.
 
-Methods publish under different modes: NoWag and QuIP# under dense statistics, Wanda, SparseGPT and GPTQ under
-sequential ones, GPTQ's own tables partly under true-sequential ones. A table that mixes them compares modes as
-much as methods.
+Methods publish under different modes: NoWag, QuIP#, QTIP, CVXQ and AWQ under dense statistics, Wanda, SparseGPT
+and GPTQ under sequential ones, GPTQ's own tables partly under true-sequential ones. A table that mixes them
+compares modes as much as methods.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from suite.results import Row
 
 NAME = "statistics-mode"
 QUESTION = "How much of a method's result is the mode in which its statistics were taken?"
-MINUTES = 11
-METHODS = ("wanda", "sparsegpt", "nowag-p", "gptq", "quip-sharp", "nowag-vq")
+MINUTES = 20
+METHODS = ("wanda", "sparsegpt", "nowag-p", "gptq", "awq", "cvxq", "quip-sharp", "qtip", "nowag-vq")
 MODES = ("dense", "sequential", "true-sequential")
 
 

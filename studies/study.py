@@ -20,7 +20,10 @@ SETTINGS: dict[Scale, dict[str, dict[str, Any]]] = {
         "nowag-p": {"sparsity": 0.5},
         "rtn": {"bits": 3, "group_size": 64},
         "gptq": {"bits": 3, "group_size": 64},
+        "awq": {"bits": 3, "group_size": 64},
+        "cvxq": {"target": {"bits_per_weight": 3.0}},
         "quip-sharp": {"bits": 2, "sweeps": 0},
+        "qtip": {"bits": 2, "state_bits": 10},
         "nowag-vq": {"bits": 2, "dim": 4, "iterations": 8},
     },
     "paper": {
@@ -29,7 +32,10 @@ SETTINGS: dict[Scale, dict[str, dict[str, Any]]] = {
         "nowag-p": {"sparsity": 0.5},
         "rtn": {"bits": 3, "group_size": 128},
         "gptq": {"bits": 3, "group_size": 128},
+        "awq": {"bits": 3, "group_size": 128},
+        "cvxq": {"target": {"bits_per_weight": 3.0}},
         "quip-sharp": {"bits": 2},
+        "qtip": {"bits": 2},
         "nowag-vq": {"bits": 2, "dim": 6},
     },
 }

@@ -19,7 +19,8 @@ from reports.wording import Caption
 from suite.files import file_name
 from suite.results import Cost, Row
 
-STAGES = ("calibrate", "compress", "evaluate")
+FURTHER = "further"  # gradients, coefficients, fine-tuning: no stage where no entry took any
+STAGES = ("calibrate", "compress", FURTHER, "evaluate")
 PEAKS = {"host": "peak_memory_gib", "device": "peak_device_memory_gib"}  # fields of Cost
 LINE, CHARACTER = 0.3, 0.075  # inches: of an entry's height, of its name's width
 ROOM = 0.14  # of an axis, for the numbers behind the bars
@@ -80,11 +81,14 @@ def time_frame(entries: Sequence[Entry]) -> pd.DataFrame:
         stages = {
             "calibrate": fmean(costs[0][1].calibrate_seconds for costs in cells),
             "compress": fmean(costs[0][1].compress_seconds for costs in cells),
+            FURTHER: fmean(costs[0][1].further_seconds for costs in cells),
             "evaluate": fmean(sum(cost.evaluate_seconds for cost in costs) for costs in scored),
         }
         counted = len(cells), max(map(len, scored))
         lines += [(name, stage, stages[stage], *counted) for stage in STAGES]
-    return pd.DataFrame(lines, columns=["entry", "stage", "seconds", "seeds", "evaluations"])
+    frame = pd.DataFrame(lines, columns=["entry", "stage", "seconds", "seeds", "evaluations"])
+    spent = frame.groupby("stage")["seconds"].transform("sum") > 0
+    return frame[spent | (frame["stage"] != FURTHER)].reset_index(drop=True)
 
 
 def memory_frame(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -114,7 +118,7 @@ def _draw_time(frame: pd.DataFrame) -> Figure:
     figure, (axes,) = _lying(frame, ["seconds"])
     lines = range(frame["entry"].nunique())
     done = np.zeros(len(lines))
-    for stage, colour, hatch in zip(STAGES, PALETTE, HATCHES, strict=False):
+    for stage, colour, hatch in zip(frame["stage"].unique(), PALETTE, HATCHES, strict=False):
         seconds = frame[frame["stage"] == stage]["seconds"].to_numpy()
         bars = axes.barh(lines, seconds, left=done, label=stage, color=colour, hatch=hatch, edgecolor=INK)
         done += seconds

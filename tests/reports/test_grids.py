@@ -286,13 +286,20 @@ def test_a_published_figure_stays_where_ours_is_void(four: list[Row]) -> None:
 
 @pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind is not DenseMethod])
 def test_every_method_has_a_family_a_group_and_settings(make_row: MakeRow, name: str) -> None:
-    pruning = "sparsity" in METHODS[name].__dataclass_fields__
-    method = METHODS[name](**({"sparsity": 0.5} if pruning else {"bits": 2}))
+    fields = METHODS[name].__dataclass_fields__
+    pruning = "sparsity" in fields
+    size = {"bits": 2} if "bits" in fields else {"target": {"bits_per_weight": 2}}
+    method = METHODS[name](**({"sparsity": 0.5} if pruning else size))
     settings = {field: getattr(method, field) for field in method.__dataclass_fields__}
     row = make_row(method=name, variant=method.variant, settings=settings)
     assert family_of(row) == ("pruning" if pruning else "quantisation")
     assert group_of(row) == ("50%" if pruning else "2 bits")
     assert f"{group_of(row)} {settings_of(row)}".rstrip() == method.variant
+
+
+def test_a_size_in_bytes_is_a_group(make_row: MakeRow) -> None:
+    row = make_row(variant="60,000,000 bytes g512", settings={"target": {"bytes": 60_000_000}})
+    assert (group_of(row), settings_of(row)) == ("60,000,000 bytes", "g512")
 
 
 def test_a_method_that_prunes_by_a_pattern_has_it_as_its_group(make_row: MakeRow) -> None:
