@@ -56,6 +56,7 @@ def _of_one(every_budget: Sequence[Row]) -> Iterator[Drawing]:
     shown, left_out = first_of(every)
     seconds = time_frame(shown)
     told = facts(rows) | {"left_out": left_out, "budget": budget, "evaluations": _times(seconds["evaluations"])}
+    told["further"] = "yes" if FURTHER in set(seconds["stage"]) else ""
     for kind, title, frame, draw in (
         ("time", "Time", seconds, _draw_time),
         ("memory", "Peak memory", memory_frame(shown), _draw_memory),

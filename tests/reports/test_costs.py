@@ -8,6 +8,7 @@ from reports.figures.ink import WRAP
 from reports.figures.naming import MOST
 from reports.material import Material
 from reports.wording import Wording
+from suite.results import Cost
 
 WIKI, C4 = {"protocol_id": "wiki"}, {"protocol_id": "c4"}
 
@@ -135,3 +136,11 @@ def test_many_entries_are_cut_and_the_caption_says_so(make_row):
     for drawing in drawings(Material(rows)):
         assert drawing.data["entry"].nunique() == MOST
         assert f"The first {MOST} of" in Wording().caption(drawing.caption)
+
+
+def test_what_came_beside_the_walk_is_a_stage_where_any_entry_took_it(make_row):
+    cost = Cost(calibrate_seconds=1, compress_seconds=2, further_seconds=4, evaluate_seconds=8, peak_memory_gib=1)
+    for given, stages in ((cost, 4), (cost.model_copy(update={"further_seconds": 0.0}), 3)):
+        time = next(each for each in drawings(Material([make_row("a", cost=given)])) if "time" in each.name)
+        assert len(time.data) == stages
+        assert ("fine-tuning" in Wording().caption(time.caption)) is (stages == 4)
