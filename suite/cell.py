@@ -23,11 +23,15 @@ from suite.errors import ConfigError
 from suite.finetuning import Finetune
 from suite.schema import digest, first_error, nearest
 
-STATISTICS_KEY = "statistics"  # beside a method's own settings: which inputs its statistics come from
-LAYERS_KEY = "layers"  # which linears are compressed
-OUTLIERS_KEY = "outliers"  # weights that are kept as they are
-FINETUNE_KEY = "finetune"  # training of what is stored as floats
-BESIDE = (STATISTICS_KEY, LAYERS_KEY, OUTLIERS_KEY, FINETUNE_KEY)
+STATISTICS_KEY, LAYERS_KEY, OUTLIERS_KEY, FINETUNE_KEY = "statistics", "layers", "outliers", "finetune"
+BESIDE = {
+    STATISTICS_KEY: "whose inputs statistics are of: dense, sequential or true-sequential; as published by default",
+    LAYERS_KEY: "patterns of the linears to compress, by their full names; all by default",
+    OUTLIERS_KEY: "weights that are kept as they are: a share such as 0.01, or a mapping of",
+    FINETUNE_KEY: "training of what is stored as floats: true, or a mapping of",
+}
+"""What can stand beside a method's own settings."""
+
 MODES = ["dense", "sequential", "true-sequential"]
 
 

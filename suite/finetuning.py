@@ -12,7 +12,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 class Training(Strict):
     """How something is trained: AdamW, a learning rate that falls when validation stops falling, an early end."""
 
-    epochs: int = Field(default=5, ge=1, le=1000)
+    epochs: int = Field(default=5, ge=1, description="times over the sequences to train on, at most")
     batch: int = Field(default=2, ge=1, description="sequences in one step")
     learning_rate: float = Field(default=1e-4, gt=0, le=1, description="of AdamW, at the start")
     clip: float | None = Field(default=None, gt=0, description="most that the norm of a gradient may be")
@@ -27,7 +27,7 @@ class Training(Strict):
 class EndToEnd(Training):
     """A second stage: all blocks at once, against the dense model's distributions over the next token."""
 
-    epochs: int = Field(default=1, ge=1, le=1000)
+    epochs: int = Field(default=1, ge=1, description="times over the sequences to train on, at most")
     batch: int = Field(default=1, ge=1, description="sequences in one step")
     learning_rate: float = Field(default=1e-5, gt=0, le=1, description="of AdamW, at the start")
     clip: float | None = Field(default=1.0, gt=0, description="most that the norm of a gradient may be")
@@ -44,7 +44,9 @@ class Finetune(Training):
         description="what a block is fed: what the dense blocks before it put out, or the tuned",
     )
     norms: bool = Field(default=True, description="train the norm layers of the block, too")
-    end_to_end: EndToEnd | None = Field(default=None, description="the second stage")
+    end_to_end: EndToEnd | None = Field(
+        default=None, description="the second stage, {} as it is: the same of its own, inputs and norms apart"
+    )
 
     @property
     def variant(self) -> str:

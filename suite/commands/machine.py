@@ -9,15 +9,26 @@ from suite.commands.shared import DeviceOption, OfflineOption, OutOption
 
 
 def methods() -> None:
-    """List the methods, their papers and their settings with ranges."""
+    """List the methods, their papers and their settings with ranges, and what can stand beside those."""
     from methods import METHODS
+    from methods.outliers import Outliers
     from methods.settings import settings_of
+    from suite.cell import BESIDE, FINETUNE_KEY, OUTLIERS_KEY
+    from suite.finetuning import Finetune
 
     for name, method in METHODS.items():
         paper = f", {method.paper}" if method.paper else ""
         typer.echo(f"{name}: {method.title}{paper}; statistics {method.statistics_mode}")
         for setting in settings_of(method):
             typer.echo(f"    {setting}")
+    typer.echo("beside the settings of any method:")
+    mappings: dict[str, type] = {OUTLIERS_KEY: Outliers, FINETUNE_KEY: Finetune}
+    for key, meaning in BESIDE.items():
+        typer.echo(f"    {key}: {meaning}")
+        for setting in settings_of(mappings[key]) if key in mappings else ():
+            typer.echo(f"        {setting}")
+    typer.echo("in place of a method:")
+    typer.echo("    allocate: methods, bits_per_weight or bytes, error: each linear by one of several methods")
 
 
 def bench(

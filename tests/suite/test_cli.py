@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
+from methods import METHODS
 from methods.rtn import RTN
 from methods.statistics import Statistics
-from suite import cli
+from suite import cli, recipes
+from suite.cell import BESIDE
 from suite.reproduction import Task, save_task
 from suite.results import JOURNAL_NAME, Journal
 
@@ -329,3 +332,15 @@ def test_a_full_disk_is_one_line(invoke, recipe_values, write_recipe, monkeypatc
     monkeypatch.setattr("suite.runner.run", full)
     status, _, err = invoke("run", write_recipe(recipe_values), "--offline")
     assert status == 2 and "No space left on device" in err and err.count("\n") == 1
+
+
+def test_methods_says_what_can_stand_beside_any_method(invoke):
+    _, listed, _ = invoke("methods")
+    assert all(f"    {key}" in listed for key in (*BESIDE, "allocate"))
+    assert "learning_rate = 0.0001, > 0, <= 1" in listed and "share = 0.01, > 0, < 0.5" in listed
+
+
+def test_quickstart_all_names_every_method_there_is():
+    recipe = yaml.safe_load(Path(recipes.__file__).with_name("everything.yaml").read_text())
+    assert recipe["methods"].keys() == METHODS.keys() | {"allocate"}
+    assert all(f'"{key}"' in json.dumps(recipe["methods"]) for key in ("finetune", "outliers"))
