@@ -25,7 +25,7 @@ from suite.schema import digest, first_error, nearest
 
 STATISTICS_KEY, LAYERS_KEY, OUTLIERS_KEY, FINETUNE_KEY = "statistics", "layers", "outliers", "finetune"
 BESIDE = {
-    STATISTICS_KEY: "whose inputs statistics are of: dense, sequential or true-sequential; as published by default",
+    STATISTICS_KEY: "whose inputs they are of: dense, sequential or true-sequential; as published by default",
     LAYERS_KEY: "patterns of the linears to compress, by their full names; all by default",
     OUTLIERS_KEY: "weights that are kept as they are: a share such as 0.01, or a mapping of",
     FINETUNE_KEY: "training of what is stored as floats: true, or a mapping of",
