@@ -166,10 +166,14 @@ class Stopwatch:
             layer.weight = nn.Parameter(weight[:rows].to(self.device), requires_grad=False)
             layers[str(number)] = layer
         block, dtype = Block("block", layers), self.subject.storage_dtype
+        # any will do: how long a method takes does not depend on what they are
+        gradients = {
+            name: torch.rand(layer.weight.shape, device=self.device) for name, layer in linears(block).items()
+        }
         with tempfile.TemporaryDirectory() as folder:
             failures = Failures(Path(folder), "probe")
             compressing = timed(
-                lambda: compress_linears(block, statistics, cell, dtype, failures),
+                lambda: compress_linears(block, statistics, cell, dtype, failures, gradients),
                 self.device,
                 RUNS,
                 # on a GPU each variant and shape may have kernels that are compiled at their first use

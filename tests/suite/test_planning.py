@@ -290,3 +290,15 @@ MISTAKES = [
 def test_what_a_run_refuses_a_plan_refuses_in_one_line(invoke, tmp_path, override, message):
     status, _, err = invoke("--set", override)
     assert status == 2 and message in err and err.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+def test_a_method_that_needs_gradients_is_timed_as_well(plan_with):
+    model = plan_with(methods={"cvxq": {"target": {"bits_per_weight": 5}}}).models[0]
+    assert not [line for line in model.warnings if "fails" in line]
+    assert model.cells[0].seconds.compress > 0 and model.cells[0].seconds.other > 0
+
+
+def test_what_a_cell_is_made_from_is_part_of_its_time(plan_with):
+    methods = {"rtn": {"bits": 4, "group_size": 16, "finetune": {"epochs": 3}}}
+    [cell] = plan_with(methods=methods).models[0].cells
+    assert cell.seconds.compress > 0 and cell.seconds.other > 0
