@@ -23,20 +23,25 @@ from suite.work import Bench, Stand
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What a cell takes from the whole model before its walk; finds that it got into trouble, and why."""
+class _ForOneCell:
+    """Work that one cell waits for."""
 
     model: str
     cell: str
 
     @property
-    def label(self) -> str:
-        return f"survey for cell {self.cell}"
-
-    @property
     def cells(self) -> tuple[str, ...]:
         """The one that it is for."""
         return (self.cell,)
+
+
+@dataclass(frozen=True)
+class Survey(_ForOneCell):
+    """What a cell takes from the whole model before its walk; finds that it got into trouble, and why."""
+
+    @property
+    def label(self) -> str:
+        return f"survey for cell {self.cell}"
 
     def run(self, bench: Bench) -> Iterator[dict[str, str]]:
         stand = bench.stand(self.model)
@@ -47,20 +52,12 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Derive:
+class Derive(_ForOneCell):
     """A cell made from its bases, whose shards are there; finds that it got into trouble, and why."""
-
-    model: str
-    cell: str
 
     @property
     def label(self) -> str:
         return f"making of cell {self.cell} from others"
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """The one that it is for."""
-        return (self.cell,)
 
     def run(self, bench: Bench) -> Iterator[dict[str, str]]:
         stand = bench.stand(self.model)
