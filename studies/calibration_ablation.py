@@ -25,7 +25,7 @@ from suite.results import Row
 
 NAME = "calibration-ablation"
 QUESTION = "How many calibration tokens does each method need, and do source and draw matter?"
-MINUTES = 80
+MINUTES = 100
 METHODS = ("wanda", "sparsegpt", "nowag-p", "gptq", "awq", "cvxq", "quip-sharp", "qtip", "nowag-vq")
 # Tokens at small scale: the same number in short and in long sequences, from the evaluation's source and another.
 SMALL = [("boolq", 1, 256), ("boolq", 4, 256), ("boolq", 16, 256), ("boolq", 4, 1024), ("xsum", 16, 256)]

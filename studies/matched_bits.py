@@ -14,14 +14,17 @@ from suite.results import Row
 
 NAME = "matched-bits"
 QUESTION = "Which quantiser keeps most of a model at the same stored bits per weight?"
-MINUTES = 4
+MINUTES = 11
 TARGET = {"bits_per_weight": 2.25, "tolerance": 0.05}
 
 
 def recipe(scale: Scale, model: str | None) -> dict[str, Any]:
     """The quantisers at 2 bits; groups and codewords as large as the target allows."""
-    left_open = {"rtn": {"bits": 2, "group_size": "match"}, "gptq": {"bits": 2, "group_size": "match"}}
-    left_open |= {"quip-sharp": {}, "nowag-vq": {"dim": "match"}}
+    left_open: dict[str, dict[str, Any]] = {
+        name: {"bits": 2, "group_size": "match"} for name in ("rtn", "hqq", "gptq", "awq", "higgs")
+    }
+    left_open |= {"cvxq": {"target": {"bits_per_weight": TARGET["bits_per_weight"]}}}
+    left_open |= {"quip-sharp": {}, "qtip": {}, "nowag-vq": {"dim": "match"}}
     methods = {name: SETTINGS[scale][name] | settings for name, settings in left_open.items()}
     return frame(NAME, scale, model) | {"match": {**TARGET}, "methods": {"dense": {}} | methods}
 

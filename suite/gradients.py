@@ -117,7 +117,8 @@ def mean_squares(source: Source, weights: Sequence[Tensor]) -> Squares:
 def principal_directions(states: Iterator[Tensor], components: int) -> Tensor:
     """The directions [width, components], orthonormal, in which hidden states [1, length, width] vary most.
 
-    CalibrationError where one is not finite.
+    The largest entry of each is positive: the sign that a solver leaves it decides which random sums are taken.
+    CalibrationError where a state is not finite.
     """
     total, products, count = torch.zeros(()), torch.zeros(()), 0
     for hidden in states:
@@ -126,8 +127,8 @@ def principal_directions(states: Iterator[Tensor], components: int) -> Tensor:
     if not bool(products.isfinite().all()):
         raise CalibrationError("the model's last hidden states are NaN or infinite on these calibration tokens")
     mean = total / count
-    vectors: Tensor = torch.linalg.eigh(products / count - mean.outer(mean)).eigenvectors
-    return vectors[:, -components:]
+    vectors: Tensor = torch.linalg.eigh(products / count - mean.outer(mean)).eigenvectors[:, -components:]
+    return vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
 
 
 def _states(model: nn.Module, tokens: Tensor) -> Iterator[Tensor]:

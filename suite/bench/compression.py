@@ -82,7 +82,7 @@ class Rounds:
 
 
 def cases(scale: Scale) -> list[Case]:
-    """Every case but the linears, which have a file of their own."""
+    """Every case but those that have a file of their own."""
     square, wide = scale.square, scale.wide
     vq = partial(_vector_quantisation, scale)
     return [
@@ -103,11 +103,11 @@ def cases(scale: Scale) -> list[Case]:
     ]
 
 
-def _title(method: Method) -> str:
+def title(method: Method) -> str:
     return f"{method.title} {method.variant}"
 
 
-def _compression(
+def compressing(
     name: str,
     settings: Mapping[str, Any],
     shape: Shape,
@@ -132,15 +132,15 @@ def _compression(
     return prepare
 
 
-def _ratio(key: str) -> Callable[[Compressed, Compressed], float]:
+def ratio(key: str) -> Callable[[Compressed, Compressed], float]:
     """A figure of the audit over that of the reference."""
 
-    def ratio(found: Compressed, wanted: Compressed) -> float:
+    def divided(found: Compressed, wanted: Compressed) -> float:
         one, other = found.audit[key], wanted.audit[key]
         assert isinstance(one, float) and isinstance(other, float)
         return one / other
 
-    return ratio
+    return divided
 
 
 def _vector_quantisation(scale: Scale, shape: Shape, budget: float) -> Case:
@@ -150,19 +150,19 @@ def _vector_quantisation(scale: Scale, shape: Shape, budget: float) -> Case:
     def floor(weight: Tensor, found: Compressed) -> Floor:
         done = found.audit["iterations"]
         assert isinstance(done, int)
-        return Floor(weight.nbytes, fp32_flops=(done + 1) * _distances(weight.numel(), 2 ** (2 * scale.dim)))
+        return Floor(weight.nbytes, fp32_flops=(done + 1) * distances(weight.numel(), 2 ** (2 * scale.dim)))
 
     return Case(
         name=f"NoWag-VQ 2 bits d{scale.dim}, {scale.iterations} iterations",
         shape=shape,
-        prepare=_compression("nowag-vq", settings, shape, floor, _ratio("loss"), rounds),
+        prepare=compressing("nowag-vq", settings, shape, floor, ratio("loss"), rounds),
         agreement=LOSS,
         budget_ms=budget,
         unit="iterations",
     )
 
 
-def _distances(elements: int, codewords: int) -> float:
+def distances(elements: int, codewords: int) -> float:
     """Operations for Σ_e w c² - 2 w x c between every vector and codeword, a product over 2 d."""
     return 4.0 * elements * codewords
 
@@ -178,7 +178,7 @@ def _assignment(scale: Scale, shape: Shape) -> Case:
         statistics = draw.statistics(shape[1], rng, Statistic.DIAGONAL)
         w = functional.pad(statistics.importance(), padding).view(-1, dim)
         book = x[torch.randperm(len(x), generator=rng, device=device)[:codewords]]
-        floor = Floor(x.nbytes + 4 * len(x), fp32_flops=_distances(x.numel(), codewords))
+        floor = Floor(x.nbytes + 4 * len(x), fp32_flops=distances(x.numel(), codewords))
         return Work(run=lambda _: assign(x, w, book)[0], check=share_equal, floor=lambda _: floor)
 
     return Case(name=f"k-means assignment d{dim}", shape=shape, prepare=prepare, agreement="equal codes")
@@ -192,8 +192,8 @@ def _pruning(name: str, sparsity: float | str, shape: Shape) -> Case:
         return share_equal(found.format.dequantize() != 0, wanted.format.dequantize() != 0)
 
     settings = {"sparsity": sparsity}
-    prepare = _compression(name, settings, shape, floor, check)
-    return Case(name=_title(METHODS[name](**settings)), shape=shape, prepare=prepare, agreement=MASK, budget_ms=1)
+    prepare = compressing(name, settings, shape, floor, check)
+    return Case(name=title(METHODS[name](**settings)), shape=shape, prepare=prepare, agreement=MASK, budget_ms=1)
 
 
 def _choice(by_rows: bool, sparsity: float | str, shape: Shape) -> Case:
@@ -230,9 +230,9 @@ def _compensated(name: str, settings: Mapping[str, Any], shape: Shape, budget: f
         return Floor(weight.nbytes + 4 * weight.shape[1] ** 2, fp32_flops=_solving(weight))
 
     return Case(
-        name=_title(METHODS[name](**settings)),
+        name=title(METHODS[name](**settings)),
         shape=shape,
-        prepare=_compression(name, settings, shape, floor, _ratio("gram_error")),
+        prepare=compressing(name, settings, shape, floor, ratio("gram_error")),
         agreement=ERROR,
         budget_ms=budget,
     )
@@ -249,7 +249,7 @@ def _lattice(scale: Scale, shape: Shape, budget: float) -> Case:
     return Case(
         name=f"QuIP# 2 bits, {scale.sweeps} sweeps",
         shape=shape,
-        prepare=_compression("quip-sharp", {"bits": 2}, shape, floor, _ratio("gram_error"), rounds),
+        prepare=compressing("quip-sharp", {"bits": 2}, shape, floor, ratio("gram_error"), rounds),
         agreement=ERROR,
         budget_ms=budget,
         unit="sweeps",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from kernels.backend import plain_torch
-from suite.bench import bookkeeping, compression, linears
+from suite.bench import bookkeeping, compression, linears, rounding
 from suite.bench.case import Case, Work
 from suite.bench.clock import Ceilings, Timing, ceilings, timed, timed_replays
 from suite.environment import describe
@@ -61,7 +61,7 @@ class Result:
 def chosen(options: Options) -> list[Case]:
     """The cases that have `only` in name and shape, or match it as a pattern. ConfigError if there is none."""
     scale = compression.SCALES[options.sizes]
-    every = [*compression.cases(scale), *linears.cases(scale), *bookkeeping.cases(scale)]
+    every = [*compression.cases(scale), *rounding.cases(scale), *linears.cases(scale), *bookkeeping.cases(scale)]
     wanted = (options.only or "").lower()
     found = [case for case in every if wanted in case.label.lower() or fnmatch.fnmatch(case.label.lower(), wanted)]
     if not found:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from kernels import hadamard
+from kernels import hadamard, trellis
 from kernels.e8p import DIM
 from kernels.format import Norms, bits_of
 from kernels.quantized import Codebook
@@ -13,6 +13,7 @@ from methods.higgs import HIGGS
 from methods.hqq import HQQ
 from methods.method import Method
 from methods.nowag_vq import NoWagVQ
+from methods.qtip import QTIP
 from methods.quip_sharp import QuIPSharp
 from methods.rtn import RTN
 from suite.cell import Cell
@@ -56,7 +57,9 @@ def _prices(method: Method, shape: Shape) -> Iterator[str]:
     if isinstance(method, RTN | HQQ | GPTQ | AWQ):
         yield from _short_group(method.group_size, shape)
     elif isinstance(method, QuIPSharp):
-        yield from _short_turns(shape)
+        yield from _short_turns(shape, (shape[0], shape[1] + -shape[1] % DIM))
+    elif isinstance(method, QTIP):
+        yield from _short_turns(shape, trellis.padded(shape))
     elif isinstance(method, NoWagVQ):
         yield from _codebook(method, shape)
     elif isinstance(method, HIGGS):
@@ -71,14 +74,14 @@ def _short_group(size: int | None, shape: Shape) -> Iterator[str]:
         yield f"groups of {size} leave a last group of {shape[1] % size}"
 
 
-def _short_turns(shape: Shape) -> Iterator[str]:
-    """Hadamard transforms, of outputs and of inputs padded to whole lattice vectors, in blocks where they must."""
-    for what, size in (("outputs", shape[0]), ("inputs", shape[1] + -shape[1] % DIM)):
+def _short_turns(shape: Shape, padded: Shape) -> Iterator[str]:
+    """Hadamard transforms, of outputs and of inputs as they are padded, in blocks where they must."""
+    for what, size, given in zip(("outputs", "inputs"), padded, shape, strict=True):
         order = hadamard.order(size)
         if order < size:
             yield f"no Hadamard matrix of order {size} for the {what}: {size // order} blocks of {order}"
-    if shape[1] % DIM:
-        yield f"{shape[1]} inputs are padded to {shape[1] + -shape[1] % DIM}"
+        if size > given:
+            yield f"{given} {what} are padded to {size}"
 
 
 def _small_blocks(method: HIGGS, shape: Shape) -> Iterator[str]:

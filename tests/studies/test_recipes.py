@@ -21,11 +21,16 @@ from suite.tuning.space import space_of
 
 SEARCH = "codebook-search"
 COMPARISONS = [name for name in STUDIES if name != SEARCH]
+QUANTISERS = METHODS.keys() - {"dense", "magnitude", "wanda", "sparsegpt", "nowag-p"}
 DATA_DRIVEN = {name for name, method in METHODS.items() if method.statistics_mode != "none"}
 
 
 def recipe_of(name, scale="small", model=None, overrides=()):
     return build_recipe(STUDIES[name].recipe(scale, model), overrides, name)
+
+
+def _bits(method):
+    return method.target.bits_per_weight if method.name == "cvxq" else method.bits
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -81,7 +86,8 @@ def test_the_codebook_search_is_confirmed_on_a_text_that_it_does_not_see(scale, 
     assert set(space_of(asked).searched["nowag-vq"]) == {"bits", "dim", "share"}
 
 
-def test_quantisers_are_matched_by_their_groups_and_codewords():
+def test_every_quantiser_is_matched_by_its_groups_or_codewords_where_it_has_them():
+    assert {cell.method.name for cell in recipe_of("matched-bits").cells()} == QUANTISERS | {"dense"}
     assert STUDIES["matched-bits"].recipe("small", None)["methods"]["gptq"]["group_size"] == "match"
     assert recipe_of("matched-bits").match == BitsTarget(bits_per_weight=2.25, tolerance=0.05)
 
@@ -104,8 +110,8 @@ def test_pruners_are_run_at_three_sparsities_and_quantisers_at_three_bits():
     assert pruned == {(n, s) for n in ("magnitude", "wanda", "sparsegpt", "nowag-p") for s in (0.5, "4:8", "2:4")}
     for scale in SCALES:
         cells = recipe_of("paper-quantization", scale).cells()[1:]
-        found = {(cell.method.name, cell.settings["bits"]) for cell in cells}
-        assert found == {(name, bits) for name in ("rtn", "gptq", "quip-sharp", "nowag-vq") for bits in (2, 3, 4)}
+        found = {(cell.method.name, _bits(cell.method)) for cell in cells}
+        assert found == {(name, bits) for name in QUANTISERS for bits in (2, 3, 4)}
 
 
 def test_every_method_that_uses_data_is_run_on_1_to_256_sequences_of_each_source_and_length_under_each_seed():

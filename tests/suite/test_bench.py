@@ -42,6 +42,10 @@ SMALL_CASES = [
 ]
 SMALL_CASES += [
     "QuIP#*256x256",
+    "HQQ*",
+    "HIGGS*",
+    "AWQ*",
+    "CVXQ*",
     "Hadamard*688",
     "Gram*x256",
     "linear int 2 bits, 1 token ",

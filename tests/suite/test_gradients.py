@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -74,6 +75,15 @@ def test_directions_are_those_of_most_variance():
     rows = torch.randn(400, 6, generator=torch.Generator().manual_seed(1)) * torch.tensor([9.0, 5, 1, 1, 1, 1])
     found = principal_directions(iter((rows @ axes.T + 100)[None].split(100, 1)), 2).float()
     assert torch.linalg.svdvals(axes[:, :2].T @ found).min() > 0.98
+
+
+def test_directions_are_the_same_whatever_signs_a_solver_gives_them(monkeypatch):
+    states = torch.randn(1, 50, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7)
+    found, eigh = principal_directions(iter([states]), 4), torch.linalg.eigh
+    signs = torch.tensor([1, -1, -1, 1, -1, 1])
+    turned = SimpleNamespace(eigenvectors=eigh(states[0].double().T.cov(correction=0)).eigenvectors * signs)
+    monkeypatch.setattr(torch.linalg, "eigh", lambda _: turned)
+    torch.testing.assert_close(principal_directions(iter([states]), 4), found)
 
 
 def test_they_are_kept_and_read_back(source, tmp_path, monkeypatch):

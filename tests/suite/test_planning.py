@@ -146,6 +146,8 @@ PRICES = [
     ("awq", {"group_size": 64}, "1 of 56 x 100: groups of 64 leave a last group of 36"),
     ("hqq", {"group_size": 64}, "1 of 56 x 100: groups of 64 leave a last group of 36"),
     ("quip-sharp", {}, "1 of 56 x 100: 100 inputs are padded to 104"),
+    ("qtip", {}, "1 of 56 x 100: 100 inputs are padded to 112"),
+    ("qtip", {}, "1 of 56 x 100: 56 outputs are padded to 64"),
     ("nowag-vq", {"bits": 2, "dim": 3}, "1 of 56 x 100: 100 inputs are padded to 102, codewords of 3"),
     ("higgs", {"bits": 2, "dim": 3}, "1 of 56 x 100: 100 inputs are padded to 102, codewords of 3"),
     ("higgs", {"group_size": 64}, "1 of 56 x 100: no larger Hadamard matrix divides the inputs: 5 blocks of 20"),
@@ -162,6 +164,14 @@ def test_a_size_without_a_hadamard_matrix_is_named_with_its_blocks(make_cell):
     layout = Layout((({"a": (156, 64)},),))
     (line,) = prices(make_cell("quip-sharp", {}), layout)
     assert line == "1 of 156 x 64: no Hadamard matrix of order 156 for the outputs: 3 blocks of 52"
+
+
+def test_qtip_turns_whole_tiles(make_cell):
+    """156 outputs are 160, for which there is a Hadamard matrix; of order 944 there is none."""
+    assert prices(make_cell("qtip", {}), Layout((({"a": (156, 64)}, {"b": (64, 944)}),))) == (
+        "1 of 156 x 64: 156 outputs are padded to 160",
+        "1 of 64 x 944: no Hadamard matrix of order 944 for the inputs: 59 blocks of 16",
+    )
 
 
 def test_layers_that_are_left_alone_cost_nothing(make_cell):
