@@ -41,7 +41,7 @@ class Child:
     ended: datetime
     seconds: float
     failed: bool = False
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)  # a value for each step
+    curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)  # values by step
     texts: Mapping[str, str] = field(default_factory=dict)  # by the names of files
 
 
@@ -73,7 +73,7 @@ class Store:
             ended=ended,
             seconds=row.cost.seconds if row.cost else 0.0,
             failed=row.status == "failed",
-            curves=row.curves,
+            curves={name: dict(enumerate(curve, _first_epoch(name))) for name, curve in row.curves.items()},
             texts={ROW_FILE: row.model_dump_json(indent=2)},
         )
         return self.put(self.parent(row.recipe_sha256, row.recipe), child, artifacts)
@@ -91,7 +91,7 @@ class Store:
         metrics += [
             Metric(name, value, ended, step)
             for name, curve in child.curves.items()
-            for step, value in enumerate(curve)
+            for step, value in curve.items()
         ]
         metrics = [metric for metric in metrics if math.isfinite(metric.value)]
         params = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in child.params.items()]
@@ -150,6 +150,11 @@ def _lay_out(database: Path) -> None:
         left.unlink()
     MlflowClient(f"{SQLITE}{fresh}").search_experiments(max_results=1)
     fresh.rename(database)
+
+
+def _first_epoch(curve: str) -> int:
+    """What is judged begins with the untouched state, epoch 0; what is trained with epoch 1."""
+    return 1 if curve.endswith("/train") else 0
 
 
 def _tags(row: Row) -> dict[str, str]:

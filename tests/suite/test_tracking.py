@@ -104,6 +104,20 @@ def test_the_run_lasts_as_long_as_the_cell_took(
     assert run.info.end_time - run.info.start_time == 15_000
 
 
+def test_losses_are_metrics_by_epoch_and_the_untouched_state_is_epoch_0(
+    study: Study, make_row: MakeRow, runs: Callable[..., list[Run]], uri: str
+) -> None:
+    study(make_row("a", curves={"finetune/x/train": (3.0, 2.0), "finetune/x/validation": (9.0, 8.0, 7.0)}))
+    (run,), client = runs(), MlflowClient(uri)
+    found = {
+        name: [
+            (each.step, each.value) for each in client.get_metric_history(run.info.run_id, f"finetune/x/{name}")
+        ]
+        for name in ("train", "validation")
+    }
+    assert found == {"train": [(1, 3.0), (2, 2.0)], "validation": [(0, 9.0), (1, 8.0), (2, 7.0)]}
+
+
 def test_numbers_that_are_not_finite_are_left_out(
     study: Study, runs: Callable[..., list[Run]], make_row: MakeRow
 ) -> None:
