@@ -158,29 +158,38 @@ def _do_in_sequence(subject: Subject, step: Step, job: Job) -> None:
     if job.trouble is not None:
         return
     block, index = step.block, step.index
-    with marking(job), _restored(block) as replace:
-        if index not in job.pending:
-            formats, others = read_shard(job.shard(index))
-            for name in job.covered(block, linears(block)):
-                full = f"{block.name}.{name}"
-                bias = others.get(f"{full}{CORRECTION}", others.get(f"{full}.bias"))
-                replace(name, formats[f"{full}.weight"].dequantize(), bias)
-            advance(block, index, step.batches)
-            return
-        done: dict[str, Decoded] = {}
-        spent = Spent()
-        for names in _steps(step, job):
-            with spent.calibrating():
-                needs = job.cell.needs
-                statistics = observe(block, index, step.batches, needs, step.counted, only=names)
-            with spent.compressing():
-                found = _compressed(subject, step, job, statistics)
-            for name, each in found.items():
-                replace(name, each.weight, each.bias)
-            done |= found
+    with marking(job):
+        with _restored(block) as replace:
+            if index not in job.pending:
+                formats, others = read_shard(job.shard(index))
+                for name in job.covered(block, linears(block)):
+                    full = f"{block.name}.{name}"
+                    bias = others.get(f"{full}{CORRECTION}", others.get(f"{full}.bias"))
+                    replace(name, formats[f"{full}.weight"].dequantize(), bias)
+                advance(block, index, step.batches)
+                return
+            done, spent = _in_steps(subject, step, job, replace)
+        _write(subject, step, job, done, spent)  # the block as it was: what is not compressed is kept so
+
+
+def _in_steps(
+    subject: Subject, step: Step, job: Job, replace: Callable[[str, Tensor, Tensor | None], None]
+) -> tuple[dict[str, Decoded], Spent]:
+    """Compress a block, each step's linears in place before the next step is observed, and move on."""
+    done: dict[str, Decoded] = {}
+    spent = Spent()
+    for names in _steps(step, job):
         with spent.calibrating():
-            advance(block, index, step.batches)
-        _write(subject, step, job, done, spent)
+            needs = job.cell.needs
+            statistics = observe(step.block, step.index, step.batches, needs, step.counted, only=names)
+        with spent.compressing():
+            found = _compressed(subject, step, job, statistics)
+        for name, each in found.items():
+            replace(name, each.weight, each.bias)
+        done |= found
+    with spent.calibrating():
+        advance(step.block, step.index, step.batches)
+    return done, spent
 
 
 def _steps(step: Step, job: Job) -> list[list[str]]:

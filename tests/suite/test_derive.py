@@ -143,3 +143,17 @@ def test_what_is_made_from_others_can_be_made_by_several_workers(recipe_values, 
     recipe = Recipe.model_validate(recipe_values | {"methods": methods})
     shared = run(recipe, Options(tmp_path / "two", offline=True, workers=Workers(count=2))).rows
     assert [row.quality for row in shared] == [row.quality for row in alone]
+
+
+@pytest.mark.parametrize("mode", ["sequential", "true-sequential"])
+def test_biases_are_corrected_on_the_walk_through_compressed_blocks_too(run_with, mode):
+    settings = {"target": {"bits_per_weight": 5}, "statistics": mode, "finetune": [False, TUNE]}
+    outcome = run_with(methods={"cvxq": settings})
+    assert [row.status for row in outcome.rows] == ["ok", "ok"]
+    first, _ = outcome.rows
+    cell = cell_of(outcome, first)
+    (cell / "block_001.safetensors").unlink()  # and the walk goes on behind a block that is read back
+    (cell / "manifest.json").unlink()
+    (outcome.folder / "results.jsonl").unlink()
+    again, _ = run_with(methods={"cvxq": settings}).rows
+    assert again.quality == first.quality
