@@ -17,7 +17,7 @@ from torch import Tensor
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
 from suite.budget import Budget
-from suite.calibrate import Counted, advance, first_inputs, observe
+from suite.calibrate import Counted, advance, first_inputs, observe, placed
 from suite.kept import BlockFiles, refuse_full_disk
 from suite.ledger import Entry
 from suite.models import Subject
@@ -104,13 +104,11 @@ def gather(source: Source, cache: Path, device: torch.device, only: Sequence[int
     counted = Counted(**source.budget.counted())
     for index in track(range(missing[-1] + 1), "statistics"):
         block = blocks[index]
-        home = next(block.module.parameters()).device
-        block.module.to(device)
-        if index in missing:
-            found.keep(index, observe(block, index, batches, Statistic.GRAM, counted, move_on=True))
-        else:
-            advance(block, index, batches)
-        block.module.to(home)
+        with placed(block.module, device):
+            if index in missing:
+                found.keep(index, observe(block, index, batches, Statistic.GRAM, counted, move_on=True))
+            else:
+                advance(block, index, batches)
     return found
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from suite.architecture import Block, decoder_blocks, linears
+from suite.calibrate import placed
 from suite.errors import CalibrationError
 from suite.kept import BlockFiles, refuse_full_disk
 from suite.ledger import Entry
@@ -86,13 +87,8 @@ def measure(source: Source, cache: Path, device: torch.device) -> Gradients:
         return found
     weights = [{name: layer.weight for name, layer in linears(block).items()} for block in blocks]
     refuse_full_disk(cache, sum(4 * weight.numel() for each in weights for weight in each.values()), "gradients")
-    home = model.device
-    model.to(device)
-    try:
-        with measured() as phase, at_work(device):
-            squares = mean_squares(source, [weight for each in weights for weight in each.values()])
-    finally:
-        model.to(home)
+    with placed(model, device), measured() as phase, at_work(device):
+        squares = mean_squares(source, [weight for each in weights for weight in each.values()])
     tokens = source.entry.count
     spent = {"tokens": tokens, "gradient_passes": source.passes, "seconds": phase.seconds, "device": str(device)}
     for index, (block, each) in enumerate(zip(blocks, weights, strict=True)):

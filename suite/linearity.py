@@ -24,7 +24,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from suite.architecture import Block, decoder_blocks, linears
-from suite.calibrate import Batch, advance, first_inputs
+from suite.calibrate import Batch, advance, first_inputs, placed
 from suite.errors import CalibrationError
 from suite.files import write_atomically
 from suite.ledger import Entry
@@ -123,12 +123,8 @@ def measure(source: Source, cache: Path, device: torch.device) -> Linearity:
     blocks = decoder_blocks(model)
     missing = [index for index in range(len(blocks)) if _kept(folder, index) is None]
     if missing:
-        home = model.device
-        model.to(device)
-        try:
+        with placed(model, device):
             _probe_blocks(source, blocks, missing, folder)
-        finally:
-            model.to(home)
     notes = [note for index in range(len(blocks)) if (note := _kept(folder, index))]
     responses = {
         name: Response(**{key: tuple(values) for key, values in measured.items()})
