@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from kernels.format import breakdown_of
-from suite.checkpoint import read_manifest, read_weights, weight_files
-from suite.shards import corrections_of
+from suite.checkpoint import read_manifest, weight_files
+from suite.shards import corrections_of, read_shard
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,26 @@ def take_apart(folder: Path) -> Anatomy:
     """Read a finished cell. CheckpointError when the folder is not one, or a file in it is damaged."""
     manifest = read_manifest(folder)
     files = weight_files(folder, manifest)
-    formats, others = read_weights(files)
-    weights = sum(each.shape[0] * each.shape[1] for each in formats.values())
-    biases = [others.pop(name) for name in corrections_of(formats, others)]
-    corrections = Counter({"bias corrections": sum(8 * bias.nbytes for bias in biases)} if biases else {})
+    compressed: Counter[str] = Counter()
+    untouched: Counter[str] = Counter()
+    weights = parameters = 0
+    nominal = 0.0
+    for file in files:
+        formats, others = read_shard(file)
+        biases = [others.pop(name) for name in corrections_of(formats, others)]
+        own = sum(each.shape[0] * each.shape[1] for each in formats.values())
+        weights, parameters = weights + own, parameters + own + sum(tensor.numel() for tensor in others.values())
+        nominal += sum(each.nominal_bits * each.shape[0] * each.shape[1] for each in formats.values())
+        compressed += breakdown_of(formats.values())
+        compressed += Counter({"bias corrections": sum(8 * bias.nbytes for bias in biases)})
+        untouched += _kinds(others)
     return Anatomy(
         manifest=manifest,
         weights=weights,
-        parameters=weights + sum(tensor.numel() for tensor in others.values()),
-        nominal_bits=sum(f.nominal_bits * f.shape[0] * f.shape[1] for f in formats.values()) / max(weights, 1),
-        compressed=breakdown_of(formats.values()) + corrections,
-        untouched=_kinds(others),
+        parameters=parameters,
+        nominal_bits=nominal / max(weights, 1),
+        compressed=compressed,
+        untouched=untouched,
         file_bytes=sum(file.stat().st_size for file in files),
     )
 

@@ -19,6 +19,7 @@ from suite.architecture import Block, decoder_blocks, linears
 from suite.budget import TokenWeights
 from suite.errors import CalibrationError
 from suite.offload import Ferry
+from suite.streaming import is_streamed, outside_placed, placed
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -43,16 +44,23 @@ def first_inputs(model: nn.Module, tokens: Tensor, batch_size: int, device: torc
     blocks = decoder_blocks(model)
     body = getattr(model, "base_model", model)  # without the head, which has the most work of what is left
     batches: list[Batch] = []
-    for start in range(0, len(tokens), batch_size):
-        seen: list[tuple[Tensor, Call]] = []
-        with _noting_calls(blocks, seen):
-            body(input_ids=tokens[start : start + batch_size], use_cache=False)
-        if len(seen) != len(blocks):
-            raise CalibrationError(
-                f"{type(model).__name__} ran {len(seen)} of its {len(blocks)} decoder blocks; this architecture "
-                "cannot be walked block by block"
-            )
-        batches.append(Batch(seen[0][0], [call for _, call in seen]))
+    seen: list[tuple[Tensor, Call]] = []
+
+    def note(index: int, hidden: Tensor, call: Call) -> Tensor:
+        seen.append((hidden, call))
+        return hidden
+
+    home = device if is_streamed(body) else next(body.parameters()).device
+    with outside_placed(body, home), bypassed(blocks, note):
+        for start in range(0, len(tokens), batch_size):
+            seen.clear()
+            body(input_ids=tokens[start : start + batch_size].to(home), use_cache=False)
+            if len(seen) != len(blocks):
+                raise CalibrationError(
+                    f"{type(model).__name__} ran {len(seen)} of its {len(blocks)} decoder blocks; this "
+                    "architecture cannot be walked block by block"
+                )
+            batches.append(Batch(seen[0][0], [call for _, call in seen]))
     _share_equal_tensors(batches)
     waits = sum(batch.hidden.nbytes for batch in batches) > HIDDEN_ON_DEVICE_BYTES
     for batch in batches:
@@ -65,20 +73,25 @@ def first_inputs(model: nn.Module, tokens: Tensor, batch_size: int, device: torc
 
 
 @contextmanager
-def _noting_calls(blocks: Sequence[Block], seen: list[tuple[Tensor, Call]]) -> Iterator[None]:
-    """Blocks return their input unchanged, in a tuple only where the real block of that class returns one."""
+def bypassed(blocks: Sequence[Block], instead: Callable[[int, Tensor, Call], Tensor]) -> Iterator[None]:
+    """Inside, calls of the model do not run its blocks: `instead` is told which, its input and other arguments.
+
+    What it returns goes on, in a tuple only where the real block of that class returns one.
+    """
     returns_tuple: dict[type[nn.Module], bool] = {}
 
-    def note(
-        kind: type[nn.Module], forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any
+    def stand_in(
+        index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor | tuple[Tensor]:
-        if kind not in returns_tuple:
-            returns_tuple[kind] = isinstance(forward(hidden, *args, **kwargs), tuple)
-        seen.append((hidden, (args, kwargs)))
-        return (hidden,) if returns_tuple[kind] else hidden
+        module = blocks[index].module
+        if type(module) not in returns_tuple:
+            with placed(module, hidden.device):
+                returns_tuple[type(module)] = isinstance(forward(hidden, *args, **kwargs), tuple)
+        result = instead(index, hidden, (args, kwargs))
+        return (result,) if returns_tuple[type(module)] else result
 
-    for block in blocks:
-        block.module.forward = partial(note, type(block.module), block.module.forward)
+    for index, block in enumerate(blocks):
+        block.module.forward = partial(stand_in, index, block.module.forward)
     try:
         yield
     finally:
@@ -145,17 +158,6 @@ def call_on(device: torch.device, call: Call, known: Mapping[int, Tensor]) -> tu
 def hidden_of(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     """The hidden states among what a block returns, which is a tensor or a tuple that starts with it."""
     return result if isinstance(result, Tensor) else result[0]
-
-
-@contextmanager
-def placed(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, a module is on the device; afterwards it is back where it was."""
-    home = next(module.parameters()).device
-    module.to(device)
-    try:
-        yield
-    finally:
-        module.to(home)
 
 
 def advance(block: Block, index: int, batches: Sequence[Batch]) -> None:

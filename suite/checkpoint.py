@@ -7,21 +7,23 @@ it with nothing but this file: quality is always measured on a model that came b
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from kernels.format import Format, breakdown_of
+from kernels.format import Format
 from kernels.linear import CompressedLinear
 from suite.architecture import decoder_blocks, untouched
+from suite.census import Census
 from suite.errors import CheckpointError
-from suite.files import UNFINISHED, file_sha256, link_or_copy, write_atomically
+from suite.files import UNFINISHED, file_sha256, files_sha256, link_or_copy, write_atomically
 from suite.jobs import Job, notes_path
 from suite.models import Subject, quiet
 from suite.results import MANIFEST_NAME, Size
@@ -36,6 +38,10 @@ from suite.shards import (
     write_shard,
 )
 from suite.stages import STAGES_NAME, stages_of
+from suite.streaming import empty_model, fill, is_too_large, stream
+from suite.weights import write_model
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -133,41 +139,67 @@ def weight_files(folder: Path, manifest: dict[str, Any]) -> list[Path]:
     return [folder / name for name in (REST_NAME, *(shard_name(index) for index in range(manifest["blocks"])))]
 
 
-def read_weights(files: Sequence[Path]) -> tuple[dict[str, Format], dict[str, Tensor]]:
-    """Compressed weights by parameter name, and the other tensors, of all files together."""
-    formats: dict[str, Format] = {}
-    others: dict[str, Tensor] = {}
-    for file in files:
-        found, rest = read_shard(file)
-        formats |= found
-        others |= rest
-    return formats, others
-
-
-def load_cell(folder: Path, *, compressed: bool = False) -> Loaded:
+def load_cell(folder: Path, *, compressed: bool = False, device: torch.device = CPU) -> Loaded:
     """Read a cell back, every file checked against the manifest's sha256. CheckpointError names a bad file.
 
-    The model is float32, in eval mode, on the CPU. Its linears hold decoded weights, or with `compressed` are
-    CompressedLinear modules that hold the stored parts.
+    The model is float32, in eval mode, on the CPU; a large one is streamed: see suite.streaming. Its linears hold
+    decoded weights, or with `compressed` are CompressedLinear modules that hold the stored parts. `device` is
+    where weights are decoded that nobody holds.
     """
     manifest = read_manifest(folder)
-    for name, expected in manifest["files"].items():
-        if not (folder / name).exists() or file_sha256(folder / name) != expected["sha256"]:
-            raise CheckpointError(
-                f"{folder / name} is missing or damaged; remove the cell and run the recipe again"
-            )
-    formats, state = read_weights(weight_files(folder, manifest))
-    decoded = {name: stored.dequantize() for name, stored in formats.items()}
-    size = _size(formats, state, zeros=sum(int((weight == 0).sum()) for weight in decoded.values()))
-    corrections = {name: state.pop(name) for name in corrections_of(formats, state)}
-    model = _build(folder, state | decoded)
-    for name, bias in corrections.items():
+    _refuse_damaged(folder, manifest)
+    model = empty_model(AutoConfig.from_pretrained(folder, local_files_only=True))
+    held = compressed or not is_too_large(sum(parameter.numel() for parameter in model.parameters()))
+    blocks, census = decoder_blocks(model), Census()
+    state: dict[str, Tensor] = {}
+    for index, file in enumerate(weight_files(folder, manifest), -1):  # the tensors outside the blocks come first
+        formats, others = read_shard(file)
+        decoded = census.count(formats, others, CPU if held else device)
+        _make_room(model, formats, others, swap=compressed)
+        if held or index < 0:
+            state |= _biased(formats, others) | ({} if compressed else decoded)
+        else:
+            stream(blocks[index].module, partial(_read_block, file, f"{blocks[index].name}."))
+    try:
+        fill(model, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    return Loaded(model, manifest, census.size(), census.corrections)
+
+
+def _refuse_damaged(folder: Path, manifest: dict[str, Any]) -> None:
+    files = manifest["files"]
+    there = [name for name in files if (folder / name).is_file()]
+    found = dict(zip(there, files_sha256([folder / name for name in there]), strict=True))
+    if wrong := [name for name, expected in files.items() if found.get(name) != expected["sha256"]]:
+        raise CheckpointError(
+            f"{folder / wrong[0]} is missing or damaged; remove the cell and run the recipe again"
+        )
+
+
+def _make_room(
+    model: nn.Module, formats: Mapping[str, Format], others: Mapping[str, Tensor], *, swap: bool
+) -> None:
+    """Give the model what only the cell has: biases that correct its linears, and with `swap` compressed ones."""
+    for name in corrections_of(formats, others):
         layer = model.get_submodule(name.removesuffix(CORRECTION))
-        layer.register_parameter("bias", nn.Parameter(bias.float(), requires_grad=False))
-    if compressed:
-        for name, stored in formats.items():
-            _swap(model, name.removesuffix(".weight"), stored)
-    return Loaded(model, manifest, size, len(corrections))
+        room = torch.empty_like(others[name], dtype=torch.float32, device="meta")
+        layer.register_parameter("bias", nn.Parameter(room, requires_grad=False))
+    for name, stored in formats.items() if swap else ():
+        _swap(model, name.removesuffix(".weight"), stored)
+
+
+def _biased(formats: Mapping[str, Format], others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those tensors of a shard that are no weight's part, by the names of the model's own."""
+    known = {name: f"{name.removesuffix(CORRECTION)}.bias" for name in corrections_of(formats, others)}
+    return {known.get(name, name): tensor for name, tensor in others.items()}
+
+
+def _read_block(file: Path, prefix: str, device: torch.device) -> dict[str, Tensor]:
+    """All tensors of a block, by their names within it, compressed weights decoded on the device."""
+    formats, others = read_shard(file)
+    decoded = {name: stored.to(device).dequantize() for name, stored in formats.items()}
+    return {name.removeprefix(prefix): tensor for name, tensor in (_biased(formats, others) | decoded).items()}
 
 
 def export_dense(folder: Path, to: Path) -> Path:
@@ -184,23 +216,10 @@ def export_dense(folder: Path, to: Path) -> Path:
             f"{folder} has biases in layers of {type(loaded.model).__name__} that have none: there is no "
             "place for them in an ordinary checkpoint; compress without bias_correction"
         )
-    loaded.model.to(getattr(torch, loaded.manifest["storage_dtype"])).save_pretrained(to)
+    with quiet():
+        write_model(loaded.model, getattr(torch, loaded.manifest["storage_dtype"]), to)
     AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(to)
     return to
-
-
-def _build(folder: Path, state: dict[str, Tensor]) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    on_float = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-    with quiet():
-        model, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
-            None, config=config, state_dict=on_float, dtype=torch.float32, output_loading_info=True
-        )
-    wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
-    if wrong:
-        raise CheckpointError(f"{folder}: tensors missing or unknown: {', '.join(wrong[:5])}")
-    built: PreTrainedModel = model.eval().requires_grad_(False)
-    return built
 
 
 def _swap(model: nn.Module, name: str, stored: Format) -> None:
@@ -208,26 +227,6 @@ def _swap(model: nn.Module, name: str, stored: Format) -> None:
     layer = model.get_submodule(name)
     bias = layer.bias if isinstance(layer, nn.Linear) else None
     setattr(model.get_submodule(parent), attribute, CompressedLinear(stored, bias))
-
-
-def _size(formats: dict[str, Format], others: dict[str, Tensor], zeros: int) -> Size:
-    weights = sum(stored.shape[0] * stored.shape[1] for stored in formats.values())
-    corrections = [others[name] for name in corrections_of(formats, others)]
-    bits = breakdown_of(formats.values()).total() + sum(8 * bias.nbytes for bias in corrections)
-    named = sum(stored.nominal_bits * stored.shape[0] * stored.shape[1] for stored in formats.values())
-    kept = [tensor for name, tensor in others.items() if not name.endswith(CORRECTION)]
-    parameters = weights + sum(tensor.numel() for tensor in kept)
-    whole = bits + sum(8 * tensor.nbytes for tensor in kept)
-    return Size(
-        nominal_bits=named / weights,
-        stored_bits_per_weight=bits / weights,
-        model_bits_per_parameter=whole / parameters,
-        stored_bytes=bits // 8,
-        model_bytes=whole // 8,
-        compressed_parameters=weights,
-        total_parameters=parameters,
-        sparsity=zeros / weights,
-    )
 
 
 def _peak(values: Iterable[float | None]) -> float | None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
-from suite.calibrate import Batch, Counted, advance, by_input, first_inputs, observe, placed
+from suite.calibrate import Batch, Counted, advance, by_input, first_inputs, observe
 from suite.errors import CalibrationError
 from suite.files import link_or_copy, write_atomically
 from suite.jobs import Job, notes_path
@@ -27,6 +27,7 @@ from suite.progress import track
 from suite.reproduction import LayerFailure
 from suite.shards import CORRECTION, as_stored, holds_shard, read_shard, write_shard
 from suite.speed import Phase, measured
+from suite.streaming import placed
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from methods.method import BatchingMethod
 from methods.statistics import Statistic
 from suite.architecture import decoder_blocks
+from suite.blockwise import SWEEP_BYTES
 from suite.calibrate import HIDDEN_ON_DEVICE_BYTES
 from suite.derive import Derive, Survey
 from suite.evaluations import Evaluation, dense_cache
@@ -22,6 +23,7 @@ from suite.offload import IN_FLIGHT
 from suite.prepare import bytes_of_reference, subject_of
 from suite.quality import OnWindows
 from suite.sizes import Layout, Shape, bits_per_weight, layout_of, together
+from suite.streaming import is_streamed
 from suite.work import Measure, Reference, Stand, Walk, Work
 from suite.zeroshot import OnItems
 
@@ -67,11 +69,13 @@ class Dimensions:
     hidden: int
     vocabulary: int
     storage_width: int  # bits of a stored number
+    streamed: bool = False
 
     @property
     def model_bytes(self) -> int:
-        """At work."""
-        return self.parameters * FLOAT
+        """At work: all of it, or where it is streamed what is outside its blocks, and the largest of them."""
+        within = sum(self.block_parameters) - max(self.block_parameters)
+        return (self.parameters - within * self.streamed) * FLOAT
 
     @property
     def rest_bytes(self) -> int:
@@ -98,6 +102,7 @@ def dimensions_of(subject: Subject) -> Dimensions:
         hidden=subject.model.config.get_text_config().hidden_size,
         vocabulary=len(subject.model.get_input_embeddings().weight),
         storage_width=8 * subject.storage_dtype.itemsize,
+        streamed=is_streamed(subject.model),
     )
 
 
@@ -120,7 +125,7 @@ def demand_of(work: Work, stand: Stand) -> Demand:
     elif isinstance(work, Measure):
         disk = 0
         scoring = max(_scoring(model, stand.evaluations[each]) for each in work.evaluations)
-        host += 2 * model.model_bytes  # a cell's decoded weights, and the model that is built of them
+        host += 2 * model.model_bytes  # a cell's decoded weights, and the model that they are put in
         device = scoring + model.model_bytes * (not on_cpu)
     elif isinstance(work, Reference):
         evaluation = stand.evaluations[work.evaluation]
@@ -180,8 +185,14 @@ def _call(task: Sequence[Shape], needs: Statistic, batch: int) -> int:
 
 
 def _scoring(model: Dimensions, evaluation: Evaluation) -> int:
-    """Bytes of the logits that are there at a time. The noise floor takes two windows at once."""
-    return LOGIT_COPIES * model.vocabulary * FLOAT * max(_tokens_at_once(evaluation), default=0)
+    """Bytes of the logits that are there at a time, and of the hidden states that go through a streamed model.
+
+    The noise floor takes two windows at once.
+    """
+    waiting = 0
+    if model.streamed and isinstance(evaluation, OnWindows):
+        waiting = min(SWEEP_BYTES, evaluation.cut.tokens.numel() * model.hidden * FLOAT)
+    return waiting + LOGIT_COPIES * model.vocabulary * FLOAT * max(_tokens_at_once(evaluation), default=0)
 
 
 def _tokens_at_once(evaluation: Evaluation) -> Iterator[int]:

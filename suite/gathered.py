@@ -17,12 +17,13 @@ from torch import Tensor
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
 from suite.budget import Budget
-from suite.calibrate import Counted, advance, first_inputs, observe, placed
+from suite.calibrate import Counted, advance, first_inputs, observe
 from suite.kept import BlockFiles, refuse_full_disk
 from suite.ledger import Entry
 from suite.models import Subject
 from suite.progress import track
 from suite.schema import digest
+from suite.streaming import placed
 
 logger = logging.getLogger(__name__)
 

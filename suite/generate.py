@@ -18,6 +18,7 @@ from suite.errors import ConfigError
 from suite.graphs import WARM_UPS, recorded
 from suite.models import quiet
 from suite.speed import Phase, at_work, measured
+from suite.streaming import refuse_streamed
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,11 @@ def generate(folder: Path, wish: Wish, *, dense: bool = False) -> Iterator[Gener
 
 
 def on_device(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """Move a model; parameters take the dtype of the arithmetic, what is compressed and buffers stay as stored."""
+    """Move a model; parameters take the dtype of the arithmetic, what is compressed and buffers stay as stored.
+
+    ConfigError for a streamed model: each token would read all of it again.
+    """
+    refuse_streamed(model)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.to(device)

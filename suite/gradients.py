@@ -17,7 +17,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from suite.architecture import Block, decoder_blocks, linears
-from suite.calibrate import placed
 from suite.errors import CalibrationError
 from suite.kept import BlockFiles, refuse_full_disk
 from suite.ledger import Entry
@@ -25,6 +24,7 @@ from suite.models import Subject
 from suite.progress import track
 from suite.schema import digest
 from suite.speed import at_work, measured
+from suite.streaming import placed
 
 LAYOUT = 1  # rises when the files change, or what is measured
 

@@ -24,16 +24,18 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from suite.architecture import Block, decoder_blocks, linears
-from suite.calibrate import Batch, advance, first_inputs, placed
+from suite.blockwise import logits_of
+from suite.calibrate import Batch, advance, first_inputs
 from suite.errors import CalibrationError
 from suite.files import write_atomically
 from suite.ledger import Entry
 from suite.models import Subject
 from suite.progress import track
 from suite.quality import Tally
-from suite.reference import chunks, logits_of
+from suite.reference import chunks
 from suite.schema import digest
 from suite.speed import measured
+from suite.streaming import placed
 
 LAYOUT = 1  # rises when the files change, or what is measured
 SIGNS = (1, -1)
@@ -267,7 +269,7 @@ class Ending:
         for block in self.blocks:
             block.module.forward = lambda *_, **__: (hidden,) if self._returns_tuple else hidden
         try:
-            return logits_of(self._model, self._tokens[number, None], self.device)[0]
+            return logits_of(self._model, self._tokens[number, None].to(self.device))[0]
         finally:
             for block in self.blocks:
                 del block.module.forward  # the class's own method shows again

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from suite import gguf_llama, hub
 from suite.assets import SMOLLM2, built_once, cache_dir, fetch
 from suite.errors import AssetError
-from suite.files import file_sha256
+from suite.files import files_sha256
+from suite.streaming import is_too_large
+from suite.weights import INDEX, Stored, parameters_in, streamed_model, table_of
 
 SMOLLM2_ALIAS = "smollm2-135m"
 TINY_ALIAS = "tiny"
@@ -34,7 +36,7 @@ TINY_NOTE = (
 NOTES = {SMOLLM2_ALIAS: SMOLLM2_NOTE, TINY_ALIAS: TINY_NOTE}
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
 HUB_FILES = ("model*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
 # Fields of config.json that say who wrote it, not what the model computes.
 NOT_FINGERPRINTED = {"transformers_version", "_name_or_path"}
@@ -43,7 +45,8 @@ UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, Safetens
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model under study: on the CPU, in eval mode, parameters in float32 without gradients.
+    """A model under study: on the CPU, in eval mode, parameters in float32 without gradients. A large one is
+    streamed: see suite.streaming.
 
     `fingerprint` is a sha256 over the configuration and the weights, wherever they lie. Every matrix is
     exactly representable in `storage_dtype`, the checkpoint's. `note` is for readers of the numbers.
@@ -66,13 +69,13 @@ def load_model(spec: str, *, offline: bool = False, trust_remote_code: bool = Fa
     """
     folder = _folder(spec, offline, trust_remote_code)
     weights = _weight_files(folder)
-    config = _config(folder)
+    config, table = _config(folder), _table(weights)
     return Subject(
         name=spec,
         fingerprint=_fingerprint(config, weights),
-        model=_model(folder, trust_remote_code),
+        model=_model(folder, table, trust_remote_code),
         tokenizer=_tokenizer(folder, trust_remote_code),
-        storage_dtype=_storage_dtype(weights),
+        storage_dtype=_storage_dtype(folder, table),
         note=NOTES.get(spec),
     )
 
@@ -142,32 +145,34 @@ def _json(file: Path) -> dict[str, Any]:
 def _fingerprint(config: dict[str, Any], weights: list[Path]) -> str:
     kept = {key: value for key, value in config.items() if key not in NOT_FINGERPRINTED}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
-    for file in weights:
-        digest.update(bytes.fromhex(file_sha256(file)))
+    for each in files_sha256(weights):
+        digest.update(bytes.fromhex(each))
     return digest.hexdigest()
 
 
-def _storage_dtype(weights: list[Path]) -> torch.dtype:
+def _table(weights: list[Path]) -> dict[str, Stored]:
+    try:
+        return table_of(weights)
+    except UNREADABLE as error:
+        raise AssetError(f"cannot read the weights in {weights[0].parent}: {_first_line(error)}") from error
+
+
+def _storage_dtype(folder: Path, table: Mapping[str, Stored]) -> torch.dtype:
     """The dtype of the checkpoint's matrices; float32 where they differ, which holds them all."""
-    names = {name for file in weights for name in _matrix_dtypes(file)}
+    names = {stored.dtype for stored in table.values() if len(stored.shape) >= 2}
     if refused := sorted(names - DTYPES.keys()):
-        raise AssetError(
-            f"{weights[0].parent} stores matrices as {', '.join(refused)}; allowed: {', '.join(DTYPES)}"
-        )
+        raise AssetError(f"{folder} stores matrices as {', '.join(refused)}; allowed: {', '.join(DTYPES)}")
     return DTYPES[names.pop()] if len(names) == 1 else torch.float32
 
 
-def _matrix_dtypes(file: Path) -> Iterator[str]:
-    with safe_open(file, framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - a safetensors handle, not a dict
-            stored = tensors.get_slice(name)
-            if len(stored.get_shape()) >= 2:
-                yield stored.get_dtype()
-
-
-def _model(folder: Path, trust_remote_code: bool) -> PreTrainedModel:
+def _model(folder: Path, table: Mapping[str, Stored], trust_remote_code: bool) -> PreTrainedModel:
     try:
         with quiet():
+            if is_too_large(parameters_in(table)):
+                config = AutoConfig.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=trust_remote_code
+                )
+                return streamed_model(config, table)
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=torch.float32,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from suite.allocated import Allocated
 from suite.architecture import decoder_blocks, linears
 from suite.budget import Budget, Tokens
 from suite.cell import Cell, with_bases
@@ -24,6 +25,7 @@ from suite.protocols import Protocol, Tasks
 from suite.quality import OnWindows
 from suite.shards import REST_NAME
 from suite.sizes import Shape, bits_per_weight, layout_of, shapes_of
+from suite.streaming import not_whole
 from suite.windows import cut_windows
 from suite.zeroshot import task_evaluations
 
@@ -89,7 +91,9 @@ def prepare_model(recipe: Recipe, model: str, cache: Path, offline: bool) -> Pre
         cells=cells,
         evaluations=tuple(evaluations),
         entries=_draw_entries(recipe, subject, cells, evaluations, offline),
-        unsupported={cell: reason for cell in cells if (reason := _unfit(shapes, cell))},
+        unsupported={
+            cell: reason for cell in cells if (reason := _unfit(shapes, cell) or _not_in_parts(subject, cell))
+        },
         bytes_needed=_bytes_of_cells(subject, with_bases(cells))
         + sum(bytes_of_reference(subject, e, cache) for e in evaluations),
         fingerprint=subject.fingerprint,
@@ -174,6 +178,17 @@ def _unfit(shapes: Mapping[str, Shape], cell: Cell) -> str | None:
         return "bias_correction takes the mean input, which calibration.token_weights unit has not; turn one off"
     unfit = ((name, reason) for name, shape in covered.items() if (reason := cell.method.unsupported(shape)))
     return next((f"{name}: {reason}" for name, reason in unfit), None)
+
+
+def _not_in_parts(subject: Subject, cell: Cell) -> str | None:
+    """Why a cell cannot be made of a model that is read block by block."""
+    wants = {
+        "allocate": isinstance(cell.method, Allocated),
+        "finetune.end_to_end": cell.finetune is not None and cell.finetune.end_to_end is not None,
+        "the gradient": cell.needs_gradient,
+    }
+    reason = not_whole(subject.model)
+    return next((f"{what} {reason}" for what, wanted in wants.items() if wanted and reason), None)
 
 
 def _refuse_hopeless(prepared: Sequence[Prepared]) -> None:

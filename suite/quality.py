@@ -7,20 +7,22 @@ arithmetic is bfloat16, is measured: no difference below this noise floor means 
 
 import math
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from suite.blockwise import all_logits
 from suite.errors import CalibrationError
 from suite.evaluations import Measured, Noise, dense_folder, kept_noise
 from suite.models import Subject
-from suite.progress import track
-from suite.reference import DenseReference, logits_of, plain_head
+from suite.reference import DenseReference, plain_head
 from suite.results import Measures, Quality
 from suite.windows import Windows
 
@@ -80,16 +82,17 @@ class Tally:
 
 
 def tally(
-    model: nn.Module, tokens: Tensor, dense: DenseReference, device: torch.device, how: How = AS_MEASURED
+    model: PreTrainedModel, tokens: Tensor, dense: DenseReference, device: torch.device, how: How = AS_MEASURED
 ) -> Tally:
     """Score windows of tokens [windows, length] against the dense model's distributions."""
+
+    def arithmetic() -> AbstractContextManager[object]:
+        return torch.autocast(device.type, how.dtype, enabled=how.dtype is not torch.float32, cache_enabled=False)
+
     result, head = Tally(), dense.head_on(device)
-    model.to(device)
-    for first in track(range(0, len(tokens), how.batch), how.what):
-        with torch.autocast(device.type, how.dtype, enabled=how.dtype is not torch.float32, cache_enabled=False):
-            logits = logits_of(model, tokens[first : first + how.batch], device)
-        for index, of_one in enumerate(logits, first):
-            result.add(of_one, tokens[index, 1:].to(device), dense.distributions(index, head, device))
+    batches = all_logits(model, tokens, device, how.what, how.batch, arithmetic)
+    for index, logits in enumerate(chain.from_iterable(batches)):
+        result.add(logits, tokens[index, 1:].to(device), dense.distributions(index, head, device))
     return result
 
 
@@ -133,7 +136,7 @@ class OnWindows:
         """Keep the dense model's distributions, hold them against what the recipe expects -> the noise floor."""
         self.dense = dense = self.reference(subject, cache)
         if missing := dense.unusable(len(self.cut.tokens)):
-            dense.compute(missing, subject.model.to(device), self.cut.tokens, device)
+            dense.compute(missing, subject.model, self.cut.tokens, device)
         self._refuse_unexpected(subject, dense)
         return kept_noise(dense.folder, lambda: self._noise(subject.model, device))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from suite.blockwise import to_host
 from suite.checkpoint import load_cell, read_manifest
 from suite.environment import describe
 from suite.errors import ConfigError, ResultError
@@ -161,13 +162,13 @@ def _measure(plan: _Plan, subject: Subject, desk: Desk, device: torch.device) ->
     stated = [each for each in plan.evaluations if each.expects(plan.model)]
     wanted = {each.id: each for each in [*stated, *(each for _, evaluations in missing for each in evaluations)]}
     noise = {key: each.prepare(subject, device, dense_cache(desk.folder)) for key, each in wanted.items()}
-    subject.model.to("cpu")
+    to_host(subject.model)
     for target, evaluations in missing:
         if not evaluations:
             continue
         logger.info("evaluating %s", target.row.label)
         with measured() as loading:
-            loaded = load_cell(target.cell)
+            loaded = load_cell(target.cell, device=device)
         for evaluation in evaluations:
             row = _row(target.row, evaluation, noise[evaluation.id], device)
             desk.record(*score(row, loaded, evaluation, device, loading))

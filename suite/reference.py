@@ -19,8 +19,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from suite.architecture import decoder_blocks
+from suite.blockwise import all_logits
+from suite.calibrate import bypassed
 from suite.files import write_atomically
-from suite.progress import track
 
 ROWS = {"cpu": 128}  # tokens whose [vocabulary] rows are worked on at a time: on a CPU they stay in cache
 ROWS_ELSEWHERE = 1024  # 512 MiB for a vocabulary of 128 thousand
@@ -30,12 +32,16 @@ PROBE = (0, 1)  # token ids; any two will do
 
 @torch.no_grad()
 def plain_head(model: PreTrainedModel) -> nn.Module | None:
-    """The layer whose output is the model's logits, as two tokens show; None if the model does more to them."""
+    """The layer whose output is the model's logits, as two tokens show; None if the model does more to them.
+
+    What the blocks do in between does not matter, so they are left out.
+    """
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Module):
         return None
     seen: list[Tensor] = []
-    with head.register_forward_hook(lambda _, __, output: seen.append(output)):
+    around = bypassed(decoder_blocks(model), lambda _index, hidden, _call: hidden)
+    with around, head.register_forward_hook(lambda _, __, output: seen.append(output)):
         logits = model(input_ids=torch.tensor([PROBE], device=model.device), use_cache=False).logits
     return head if seen and torch.equal(seen[-1], logits) else None
 
@@ -44,13 +50,6 @@ def chunks(rows: int, device: torch.device) -> Iterator[slice]:
     """Slices that cover all rows, each of as many as the device takes well."""
     step = ROWS.get(device.type, ROWS_ELSEWHERE)
     return (slice(start, start + step) for start in range(0, rows, step))
-
-
-@torch.no_grad()
-def logits_of(model: nn.Module, tokens: Tensor, device: torch.device) -> Tensor:
-    """tokens [windows, length] -> float32 logits of all but the first token [windows, length - 1, vocabulary]."""
-    logits: Tensor = model(input_ids=tokens.to(device), use_cache=False).logits
-    return logits[:, :-1].float()
 
 
 def window_path(folder: Path, index: int) -> Path:
@@ -86,12 +85,12 @@ class DenseReference:
     def compute(
         self, indices: Sequence[int], model: PreTrainedModel, tokens: Tensor, device: torch.device
     ) -> None:
-        """Score some windows of tokens [windows, length] with the dense model, on its device, and keep them."""
+        """Score some windows of tokens [windows, length] with the dense model, on the device, and keep them."""
         seen: list[Tensor] = []
         hook = self.head and self.head.register_forward_hook(lambda _, given, __: seen.append(given[0]))
         try:
-            for index in track(indices, "dense reference"):
-                logits = logits_of(model, tokens[index : index + 1], device)[0]
+            scored = all_logits(model, tokens[list(indices)], device, "dense reference")
+            for index, (logits,) in zip(indices, scored, strict=True):
                 log_q = logits.log_softmax(-1)  # [length - 1, vocabulary]
                 if self.head:
                     kept = {"hidden": seen.pop()[0, :-1]}

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from suite.blockwise import to_host
 from suite.cell import Cell
 from suite.checkpoint import Loaded, finish, is_finished, load_cell, write_rest
 from suite.compress import Fed, walk
@@ -113,7 +114,7 @@ class Stand:
         if evaluation_id not in self.noise:
             evaluation, cache = self.evaluations[evaluation_id], dense_cache(self.bench.folder)
             self.noise[evaluation_id] = evaluation.prepare(self.subject, self.bench.device, cache)
-            self.subject.model.to("cpu")
+            to_host(self.subject.model)
         return self.noise[evaluation_id]
 
 
@@ -196,7 +197,7 @@ class Measure:
         if not is_finished(job.folder, job.id):
             shared = write_rest(stand.subject, bench.folder / "shared" / stand.subject.fingerprint[:16])
             finish(stand.subject, job, shared, _about(job, stand.prepared.entry(job.cell)))
-        loaded, loading = _loaded(job)
+        loaded, loading = _loaded(job, bench.device)
         for evaluation_id in self.evaluations:
             row = empty_row(stand, job, stand.evaluations[evaluation_id])
             if isinstance(loaded, str):
@@ -207,11 +208,11 @@ class Measure:
             loading = Phase()  # the first row of a cell bears the cost of loading it
 
 
-def _loaded(job: Job) -> tuple[Loaded | str, Phase]:
+def _loaded(job: Job, device: torch.device) -> tuple[Loaded | str, Phase]:
     """The cell as it came back from disk, or why it did not, and what that took."""
     with measured() as loading:
         try:
-            return load_cell(job.folder), loading
+            return load_cell(job.folder, device=device), loading
         except CheckpointError as error:
             return str(error), loading
 

@@ -31,6 +31,7 @@ from suite.progress import track
 from suite.protocols import Tasks
 from suite.results import NOISE_ITEMS, Measures, TaskScore
 from suite.schema import digest
+from suite.streaming import to_device
 from suite.tasks import HARNESS, Item, Loaded, load_task, quiet_harness
 
 logger = logging.getLogger(__name__)
@@ -86,11 +87,12 @@ class OnItems:
     def prepare(self, subject: Subject, device: torch.device, cache: Path) -> Noise:
         """How far the dense model's figures move with another batch size and in bfloat16, measured once."""
         folder = dense_folder(cache, subject, f"{self.id}-{self.tokens_id}")
-        return kept_noise(folder, lambda: self._noise(subject.model.to(device)))
+        return kept_noise(folder, lambda: self._noise(subject.model, device))
 
     def measure(self, model: PreTrainedModel, device: torch.device) -> Measured:
         """Score every request of every item."""
-        harness = _harness(model.to(device), self.tokenizer, self.asked.batch_size)
+        to_device(model, device)
+        harness = _harness(model, self.tokenizer, self.asked.batch_size)
         answers = _answers(harness, self.loaded, self.loaded.items, self.loaded.name)
         score = TaskScore(
             task=self.loaded.task_name,
@@ -114,7 +116,8 @@ class OnItems:
         """The limit where it leaves anything out."""
         return self.asked.limit if len(self.loaded.items) < self.loaded.total else None
 
-    def _noise(self, model: PreTrainedModel) -> Noise:
+    def _noise(self, model: PreTrainedModel, device: torch.device) -> Noise:
+        to_device(model, device)
         pinned = self.asked.batch_size
         other = pinned // 2 or 2
         changed = {f"batch of {other}": (other, None), "bfloat16": (pinned, torch.bfloat16)}

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from methods.method import Audit
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
-from suite.calibrate import Counted, observe, placed
+from suite.calibrate import Counted, observe
 from suite.cell_shards import BLOCKWISE, END_TO_END, CellShards, Notes, published
 from suite.finetune.end_to_end import fit_together
 from suite.finetune.streams import Split, Streams, distances
@@ -27,6 +27,7 @@ from suite.models import Subject
 from suite.progress import track
 from suite.schema import digest
 from suite.speed import Phase, measured
+from suite.streaming import placed
 
 STALE = ("output_error", "output_loss")  # of the weights before; known again only where statistics are at hand
 

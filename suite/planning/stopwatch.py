@@ -18,6 +18,7 @@ from methods.method import Method
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
 from suite.bench.clock import timed
+from suite.blockwise import in_blocks, to_host
 from suite.calibrate import Batch, first_inputs, observe, run_block
 from suite.cell import Cell
 from suite.demand import request_lengths
@@ -28,6 +29,7 @@ from suite.models import Subject
 from suite.quality import OnWindows, tally
 from suite.reproduction import LayerFailure
 from suite.sizes import Shape
+from suite.streaming import placed, to_device
 from suite.zeroshot import OnItems
 
 FLOPS = 4e10
@@ -97,11 +99,8 @@ class Stopwatch:
     @contextmanager
     def _block(self, index: int) -> Iterator[Block]:
         block = decoder_blocks(self.subject.model)[index]
-        block.module.to(self.device)
-        try:
+        with placed(block.module, self.device):
             yield block
-        finally:
-            block.module.to("cpu")
 
     def _through(self, block: Block, index: int, batches: Sequence[Batch], level: Statistic) -> float:
         """Seconds of one token through a block."""
@@ -186,14 +185,14 @@ class Stopwatch:
 
     def scoring(self, evaluation: Evaluation) -> tuple[float, float]:
         """Seconds of one token under an evaluation: of the dense model, and of a cell beside it."""
-        self.subject.model.to(self.device)
+        to_device(self.subject.model, self.device)
         try:
             if isinstance(evaluation, OnWindows):
                 return self._window(evaluation)
             if isinstance(evaluation, OnItems):
                 return self._items(evaluation)
         finally:
-            self.subject.model.to("cpu")
+            to_host(self.subject.model)
         raise TypeError(f"{type(evaluation).__name__} is an evaluation that nobody can time")
 
     def _window(self, evaluation: OnWindows) -> tuple[float, float]:
@@ -205,7 +204,9 @@ class Stopwatch:
             model = self.subject.model
             referring = timed(lambda: dense.compute([0], model, tokens, self.device), self.device, 1)
             scoring = timed(lambda: tally(model, tokens, dense, self.device), self.device, RUNS, warm=False)
-        return referring.ms / MS / tokens.numel(), scoring.ms / MS / tokens.numel()
+        # block by block a sweep reads the model once for all its windows, and reading is most of what one takes
+        served = evaluation.cut.tokens.numel() if in_blocks(model, self.device) else tokens.numel()
+        return referring.ms / MS / served, scoring.ms / MS / served
 
     def _items(self, evaluation: OnItems) -> tuple[float, float]:
         """Some batches of a task's items, or all that there are."""

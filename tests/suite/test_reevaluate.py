@@ -97,7 +97,7 @@ def test_each_run_has_an_outcome_of_its_own(folder, wish, tmp_path):
 
 def test_a_cell_is_loaded_once_for_all_evaluations(folder, wish, monkeypatch):
     seen, load = [], work.load_cell
-    monkeypatch.setattr(work, "load_cell", lambda cell: seen.append(cell) or load(cell))
+    monkeypatch.setattr(work, "load_cell", lambda cell, **_: seen.append(cell) or load(cell))
     longer = wish.protocols[0].model_copy(update={"length": 40, "windows": 2})
     wish = replace(wish, protocols=(*wish.protocols, longer))
     [outcome] = reevaluate(cells(folder)[:1] * 2, wish)
