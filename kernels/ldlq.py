@@ -19,17 +19,22 @@ Quantize = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 TILE = 128
 
+LDL_BLOCKS = 256
+"""Blocks of columns whose factors are taken at once: all together would be two more matrices as large as H."""
+
 
 def block_ldl(h: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """H = L D Lᵀ: L [n, n] unit lower block-triangular, and the diagonal blocks D [n / block, block, block].
 
     torch.linalg.LinAlgError where H is not positive definite.
     """
-    root = torch.linalg.cholesky(h)  # [n, n]
+    root = torch.linalg.cholesky(h).contiguous()  # [n, n]
     corners = diagonal_blocks(root, block)
     columns = root.view(len(h), -1, block).transpose(0, 1)  # [blocks, n, block]
-    lower = torch.linalg.solve_triangular(corners, columns, upper=False, left=False)
-    return lower.transpose(0, 1).reshape(h.shape), corners @ corners.mT
+    for first in range(0, len(corners), LDL_BLOCKS):  # in place: L takes the room of the root
+        part = slice(first, first + LDL_BLOCKS)
+        columns[part] = torch.linalg.solve_triangular(corners[part], columns[part], upper=False, left=False)
+    return root, corners @ corners.mT
 
 
 def ldlq(weight: Tensor, lower: Tensor, quantize: Quantize, block: int) -> tuple[Tensor, Tensor]:

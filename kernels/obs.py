@@ -77,8 +77,9 @@ def upper_factor(h: Tensor) -> Tensor:
     H read backwards is L Lᵀ; then L⁻¹ read backwards is U, and H⁻¹ itself is never formed.
     """
     lower = torch.linalg.cholesky(h.flip(0, 1))
-    identity = torch.eye(len(h), dtype=h.dtype, device=h.device)
-    inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    inverse = torch.eye(len(h), dtype=h.dtype, device=h.device).mT  # laid out by columns: it is solved in place
+    torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+    del lower  # [n, n] each: room for the last copy
     return inverse.flip(0, 1)
 
 

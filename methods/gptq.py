@@ -12,7 +12,7 @@ from kernels.format import bits_of, side_dtype
 from kernels.obs import OnGrid, solve_columns, upper_factor
 from kernels.quantized import GroupedInt
 from methods.grids import Bits, GridRule, Grids, GroupSize, Sym, grid_variant, grids_of
-from methods.hessian import Damping, factored, gram_error, unit_gram, with_dead
+from methods.hessian import Damping, factored, for_dead, gram_error, unit_gram
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.normalizer import Normalize, normalize, normalize_variant, norms_of
 from methods.settings import COLUMNS
@@ -87,7 +87,8 @@ class GPTQ:
         start = alive if self.group_size else target
         grids = grids_of(start, GridRule(self.bits, self.sym, dtype), self.group_size)
         order = _order(gram, self.act_order)
-        found = factored(with_dead(gram, statistics)[order][:, order], self.damping, upper_factor)
+        ordered = gram[order][:, order] if self.act_order else gram
+        found = factored(ordered, self.damping, upper_factor, for_dead(statistics)[order])
         solved = torch.empty_like(alive)
         solved[:, order] = self._solve(alive[:, order], found.factor, grids, order)
         quantized = grids.encode(solved, r_out, r_in)

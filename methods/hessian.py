@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from methods.method import Audit
 from methods.settings import Search
@@ -40,35 +41,54 @@ def unit_gram(statistics: Statistics) -> Tensor:
 
     ValueError when the statistics have no gram matrix.
     """
+    gram = gram_of(statistics)
+    return gram / _positive(gram.diagonal().mean())
+
+
+def gram_of(statistics: Statistics) -> Tensor:
+    """H [in, in]. ValueError when the statistics have none."""
     if statistics.gram is None:
         raise ValueError(f"H is wanted, the statistics have {statistics.level.name} alone")
-    return statistics.gram / _mean(statistics.gram)
+    return statistics.gram
 
 
-def with_dead(gram: Tensor, statistics: Statistics) -> Tensor:
-    """`unit_gram` with what SparseGPT's and GPTQ's code puts for the h_j of dead inputs: 1, in the units of H.
+def padded_gram(gram: Tensor, inputs: int) -> Tensor:
+    """H [in, in] with so many more inputs that are always zero; H itself, and no copy, for none."""
+    return functional.pad(gram, (0, inputs, 0, inputs)) if inputs else gram
+
+
+def for_dead(statistics: Statistics) -> Tensor:
+    """What SparseGPT's and GPTQ's code puts for the h_j of dead inputs: 1 in the units of H [in], 0 for others.
 
     All it does is enter mean(h), hence the damping, and that by next to nothing where H is a sum over many tokens.
     Where H is small it would not be: no dead input counts for more than the mean.
     """
     one = (1 / _positive(statistics.x_sq.mean())).clamp_max(1)
-    return gram + torch.diag(one * (statistics.x_sq == 0))
+    return one * (statistics.x_sq == 0)
 
 
-def factored(gram: Tensor, damping: float, factor: Callable[[Tensor], Tensor]) -> Factored:
+def factored(
+    gram: Tensor, damping: float, factor: Callable[[Tensor], Tensor], extra: Tensor | None = None
+) -> Factored:
     """factor(H + damping * mean(h) * I) for gram H [in, in]; ten times the damping after each failure.
 
-    A failure is a torch.linalg.LinAlgError or a result that is not finite. ValueError once `MOST` has failed.
-    Dead inputs need nothing else: damping alone makes their pivots positive, and no other input feels it.
+    `extra` [in] is added to the diagonal before that. H is large, so damping goes into its own diagonal, which in
+    the end is as it was; `factor` must leave H alone. A failure is a torch.linalg.LinAlgError or a result that is
+    not finite. ValueError once `MOST` has failed. Dead inputs need nothing else: damping alone makes their pivots
+    positive, and no other input feels it.
     """
-    mean, raised = _mean(gram), 0
+    diagonal, raised = gram.diagonal(), 0
+    before = diagonal.clone()
+    start = before if extra is None else before + extra
+    mean = _positive(start.mean())
     while True:
-        damped = gram.clone()
-        damped.diagonal().add_(damping * mean)
         try:
-            result = factor(damped)
+            diagonal.copy_(start + damping * mean)
+            result = factor(gram)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             result = None
+        finally:
+            diagonal.copy_(before)
         if result is not None and bool(result.isfinite().all()):
             return Factored(result, damping, raised)
         if damping >= MOST:
@@ -90,10 +110,6 @@ def output_energy(rows: Tensor, gram: Tensor) -> Tensor:
     return ((rows @ gram) * rows).sum()
 
 
-def _mean(gram: Tensor) -> Tensor:
-    """mean(h) [], or one when every input is dead."""
-    return _positive(gram.diagonal().mean())
-
-
 def _positive(mean: Tensor) -> Tensor:
+    """A mean of h [], or one when every input is dead."""
     return torch.where(mean > 0, mean, torch.ones_like(mean))

@@ -45,13 +45,14 @@ class Incoherence:
         """
         rescale = stored(balance(weight, gram, self.damping), dtype, "input scales") if self.rescale else None
         s = torch.ones_like(weight[0]) if rescale is None else rescale.float()
+        turned_gram: list[Tensor] = []
 
         def factor(damped: Tensor) -> Tensor:
-            h = turns.gram(damped / (s[:, None] * s))
-            return torch.stack((h, block_ldl(h, self.block)[0]))
+            turned_gram[:] = [turns.gram(damped if rescale is None else damped / (s[:, None] * s))]
+            return block_ldl(turned_gram[0], self.block)[0]
 
         regular = factored(gram, self.damping, factor)
-        h, lower = regular.factor
+        (h,), lower = turned_gram, regular.factor
         turned = turns.weight(weight * s)
         scale = stored((turned.square().mean().sqrt() / self.size)[None], dtype, "scale")
         target = turned / torch.where(scale > 0, scale.float(), 1)

@@ -17,7 +17,7 @@ from kernels.format import bits_of, side_dtype
 from kernels.ldlq import ldlq
 from kernels.trellis import EDGE, FEWEST_STATE_BITS, MOST_STATE_BITS, Bitshift, Code, Trellis
 from kernels.turns import Turns
-from methods.hessian import Damping, gram_error, unit_gram
+from methods.hessian import Damping, gram_error, padded_gram, unit_gram
 from methods.incoherence import Incoherence
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.settings import Search
@@ -95,7 +95,7 @@ class QTIP:
         incoherence = Incoherence(EDGE, self.scale or SCALES[self.bits], self.damping, self.rescale)
         given = incoherence.process(
             functional.pad(weight.float(), (0, inputs, 0, rows)),
-            functional.pad(gram, (0, inputs, 0, inputs)),
+            padded_gram(gram, inputs),
             turns,
             side_dtype(weight.dtype),
         )

@@ -20,7 +20,7 @@ from kernels.lattice import Lattice, LatticeQuantizer, code_bits
 from kernels.ldlq import ldlq, sweep
 from kernels.packing import pack
 from kernels.turns import Turns
-from methods.hessian import Damping, gram_error, unit_gram
+from methods.hessian import Damping, gram_error, gram_of, padded_gram, unit_gram
 from methods.incoherence import Incoherence
 from methods.method import SETTINGS, Audit, Compressed, StatisticsMode, require
 from methods.settings import Search
@@ -89,16 +89,19 @@ class QuIPSharp:
         rows, width = weight.shape
         padding = -width % DIM
         turns = Turns.drawn((rows, width + padding), rng, weight.device)
-        gram = unit_gram(statistics)
-        padded = functional.pad(weight.float(), (0, padding)), functional.pad(gram, (0, padding, 0, padding))
-        found = self.solve(*padded, turns, side_dtype(weight.dtype))
+        found = self.solve(
+            functional.pad(weight.float(), (0, padding)),
+            padded_gram(unit_gram(statistics), padding),
+            turns,
+            side_dtype(weight.dtype),
+        )
         outcome = self._packed(found, turns, (rows, width))
         audit = {
             **statistics.audit(),
             **found.audit,
             **turns.audit(),
             "padded_inputs": padding,
-            "gram_error": gram_error(weight.float(), outcome.dequantize(), gram),
+            "gram_error": gram_error(weight.float(), outcome.dequantize(), gram_of(statistics)),
         }
         return Compressed(outcome, audit)
 
@@ -109,6 +112,7 @@ class QuIPSharp:
         """
         size = self.scale or SCALES[self.bits]
         given = Incoherence(DIM, size, self.damping, self.rescale).process(weight, gram, turns, dtype)
+        del gram  # [in, in]: what follows needs room for another
         quantize = LatticeQuantizer(self.bits)
         codes, points = ldlq(given.target, given.lower, quantize, DIM)
         before = after = gram_error(given.target, points, given.gram)

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from kernels.format import stored
 from kernels.obs import Competing, Kept, Target, solve_columns, upper_factor
-from methods.hessian import Damping, factored, gram_error, unit_gram, with_dead
+from methods.hessian import Damping, factored, for_dead, gram_error, unit_gram
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.normalizer import Normalize, normalize, normalize_variant
 from methods.pruning import Sparsity, pattern_of, pruned, pruned_bits, sparsity_variant, threshold, up_to_rank
@@ -69,7 +69,7 @@ class SparseGPT:
         """W [out, in] and H [in, in] to the weights that matter most, updated; chance plays no part."""
         require(self, weight, statistics)
         original, gram = weight.float(), unit_gram(statistics)
-        found = factored(with_dead(gram, statistics), self.damping, upper_factor)
+        found = factored(gram, self.damping, upper_factor, for_dead(statistics))
         # The error of W / r_in under H is that of W under H / (r_in r_inᵀ): U takes the norms, W keeps its dtype.
         _, r_out, r_in = normalize(original, how=self.normalize)
         upper = found.factor if r_in is None else found.factor * r_in

@@ -41,15 +41,22 @@ def test_statistics_without_a_gram_matrix_are_refused() -> None:
 
 
 def test_damping_is_a_share_of_the_mean_diagonal(gram: Tensor) -> None:
-    found = factored(gram, 0.03, lambda h: h)
+    found = factored(gram, 0.03, torch.clone)
     torch.testing.assert_close(found.factor, gram + 0.03 * gram.diagonal().mean() * torch.eye(8))
     assert found.audit == {"damping": 0.03, "damping_raised": 0}
 
 
 def test_damping_never_reaches_the_gram_matrix_itself(gram: Tensor) -> None:
-    before = gram.clone()
-    factored(gram, 0.5, lambda h: h.zero_())
-    assert torch.equal(gram, before)
+    before, seen = gram.clone(), []
+    with pytest.raises(ValueError, match="not positive definite"):
+        factored(gram, 0.5, lambda h: seen.append(h.clone()) or h / 0, torch.ones(8))
+    assert torch.equal(gram, before) and not torch.equal(seen[0], before)
+
+
+def test_what_is_extra_on_the_diagonal_counts_for_the_mean(gram: Tensor) -> None:
+    found = factored(gram, 0.03, torch.clone, torch.arange(8.0))
+    whole = gram + torch.diag(torch.arange(8.0))
+    torch.testing.assert_close(found.factor, whole + 0.03 * whole.diagonal().mean() * torch.eye(8))
 
 
 @pytest.mark.parametrize(
