@@ -1,6 +1,7 @@
 """What the pruning methods share: the sparsity setting, the score that falls last, the format of the outcome."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -17,9 +18,9 @@ from methods.settings import Search
 def pattern_of(sparsity: float | str) -> Pattern | None:
     """The pattern that "N:M" names, or None for a fraction. ValueError for anything else."""
     if isinstance(sparsity, str):
-        keep, _, of = sparsity.partition(":")
-        if keep.isdecimal() and of.isdecimal() and 1 <= int(keep) < int(of) <= 64:
-            return Pattern(int(keep), int(of))
+        said = re.fullmatch("([1-9][0-9]?):([1-9][0-9]?)", sparsity)
+        if said and int(said[1]) < int(said[2]) <= 64:
+            return Pattern(int(said[1]), int(said[2]))
     elif 0 < sparsity < 1:
         return None
     raise ValueError(

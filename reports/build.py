@@ -10,6 +10,7 @@ from pathlib import Path
 from reports import media
 from reports.comparisons import comparisons
 from reports.coverage import coverages
+from reports.escape import spreadsheet
 from reports.figures import costs, curves, drawing, front, heatmap, prediction, proxy, search, training
 from reports.figures.drawing import Drawing
 from reports.grids import grids
@@ -92,10 +93,10 @@ class Report:
         """
         self._remove_what_was_left(to)
         rows = frame(self.rows)
-        write_atomically(to / "rows.csv", rows.to_csv(index=False).encode())
+        write_atomically(to / "rows.csv", spreadsheet(rows))
         write_atomically(to / "rows.parquet", rows.to_parquet(index=False))
         if self.reproductions:
-            write_atomically(to / "published.csv", published_frame(self.rows).to_csv(index=False).encode())
+            write_atomically(to / "published.csv", spreadsheet(published_frame(self.rows)))
         for table in self.tables:
             media.write_table(table, self.wording, to / "tables")
         for each in self.drawings:

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+import pandas as pd
+
 ACCENTS = {
     **{"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": "."},
     **{"\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c"},
@@ -42,6 +44,10 @@ MARKDOWN = re.compile(
     r"|^[\[>]|^#(?=#*(?:\s|$))|^[+-](?=[\s-]|$)|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)"  # lists, headings
 )
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
+# not text: control characters, which XML cannot hold, and those that turn the order of writing round
+UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+
 
 class Ready(str):
     """Text that is in the language of the template that it goes into; nothing escapes it again."""
@@ -61,6 +67,23 @@ def markdown(value: object) -> Ready:
     if isinstance(value, Ready):
         return value
     return Ready(MARKDOWN.sub(r"\\\g<0>", " ".join(str(value).split())))
+
+
+def visible(text: str) -> str:
+    """The text with U+FFFD for each control character, and for each that turns the order of writing round."""
+    return UNSEEN.sub("\ufffd", text)
+
+
+def spreadsheet(data: pd.DataFrame) -> bytes:
+    """The data as CSV in which no text is a formula: an apostrophe stands before one."""
+    plain = data.copy()
+    for name in plain.select_dtypes(exclude=["number", "bool"]).columns:
+        plain[name] = plain[name].map(_inert)
+    return plain.to_csv(index=False).encode()
+
+
+def _inert(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _glyph(character: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
+from reports.escape import visible
 from reports.filters import chosen
 from reports.material import Material, Search
 from reports.order import in_order
@@ -88,7 +89,22 @@ def _rows(paths: Sequence[Path]) -> list[Row]:
         if not rows:
             raise _nothing_at(path)
         found += rows
-    return _newest(found)
+    return _newest(map(_visible, found))
+
+
+def _visible(row: Row) -> Row:
+    values = row.model_dump()
+    shown = _shown(values)
+    return row if shown == values else Row.model_validate(shown)
+
+
+def _shown(value: Any) -> Any:
+    """The value with all text in it made visible."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {_shown(key): _shown(each) for key, each in value.items()}
+    return [_shown(each) for each in value] if isinstance(value, list) else value
 
 
 def _nothing_at(path: Path) -> ResultError:

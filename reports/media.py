@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from reports.escape import spreadsheet
 from reports.markdown import render_markdown
 from reports.styled import html, latex
 from reports.tables import Table
@@ -19,7 +20,7 @@ def write_table(table: Table, wording: Wording, to: Path) -> None:
         "html": page.encode(),
         "tex": latex(table, wording).encode(),
         "md": render_markdown(table, wording).encode(),
-        "csv": numbers.to_csv(index=False).encode(),
+        "csv": spreadsheet(numbers),
         "parquet": numbers.to_parquet(index=False),
     }
     for ending, data in files.items():

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from reports.coverage import Coverage
 from reports.entries import grouped
+from reports.escape import spreadsheet
 from reports.figures.drawing import Drawing
 from reports.load import frame
 from reports.material import Material
@@ -124,7 +125,7 @@ def _data(data: pd.DataFrame) -> dict[str, Any]:
 
 def _download(name: str, data: pd.DataFrame) -> dict[str, str]:
     """A link that holds a whole frame as CSV, and the name of the file; a long one is compressed."""
-    csv = data.to_csv(index=False).encode()
+    csv = spreadsheet(data)
     if len(csv) <= PLAIN:
         return {"file": f"{name}.csv", "href": f"data:text/csv;base64,{base64.b64encode(csv).decode()}"}
     packed = base64.b64encode(gzip.compress(csv, mtime=0)).decode()  # no time: the same rows give the same bytes

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from reports.compare import Verdict, compare
 from reports.entries import grouped
+from reports.escape import spreadsheet
 from reports.material import Material, Search
 from suite.errors import ResultError
 from suite.files import write_atomically
@@ -94,7 +95,7 @@ def confirmations(search: Search, rows: Sequence[Row]) -> list[Confirmation]:
 def write_search(search: Search, folder: Path) -> None:
     """Write search.json, which `read_search` takes, and trials.csv into a directory; NaN becomes null."""
     write_atomically(folder / SEARCH_NAME, _FILE.dump_json(search, indent=1))
-    write_atomically(folder / "trials.csv", pd.DataFrame(search.trials).to_csv(index=False).encode())
+    write_atomically(folder / "trials.csv", spreadsheet(pd.DataFrame(search.trials)))
 
 
 def read_search(path: Path) -> Search:

@@ -12,7 +12,7 @@ from methods.method import Compressed, Method, StatisticsMode
 from methods.statistics import Statistic, Statistics
 from methods.target import Target
 from suite.errors import ConfigError
-from suite.schema import first_error, nearest
+from suite.schema import fields_of, first_error, nearest, refuse_lookalikes
 
 ALLOCATE = "allocate"
 Currency = Literal["weight", "output"]
@@ -46,10 +46,14 @@ class Allocated:
         error = settings.get("error", cls.error)
         if error not in get_args(Currency):
             raise ConfigError(f"{where}.error is {error!r}; allowed: {', '.join(get_args(Currency))}")
+        wanted = {key: value for key, value in settings.items() if key in size}
         try:
-            target = Target(**{key: value for key, value in settings.items() if key in size})
+            refuse_lookalikes(wanted, fields_of(Target))
+            target = Target(**wanted)
         except ValidationError as fault:
             raise ConfigError(first_error(fault, where)) from None
+        except ValueError as fault:
+            raise ConfigError(f"{where}.{fault}") from None
         return cls(options, target, error)
 
     @property

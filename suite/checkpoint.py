@@ -23,7 +23,7 @@ from kernels.linear import CompressedLinear
 from suite.architecture import decoder_blocks, untouched
 from suite.census import Census
 from suite.errors import CheckpointError
-from suite.files import UNFINISHED, file_sha256, files_sha256, link_or_copy, write_atomically
+from suite.files import UNFINISHED, files_sha256, link_or_copy
 from suite.jobs import Job, notes_path
 from suite.models import Subject, quiet
 from suite.results import MANIFEST_NAME, Size
@@ -33,10 +33,12 @@ from suite.shards import (
     REST_NAME,
     as_stored,
     corrections_of,
+    holds_shard,
     read_shard,
     shard_name,
     write_shard,
 )
+from suite.signed import SEAL, SIGNATURE, is_sealed, read_signed, seal, signature, write_signed
 from suite.stages import STAGES_NAME, stages_of
 from suite.streaming import empty_model, fill, is_too_large, stream
 from suite.weights import write_model
@@ -59,7 +61,7 @@ def write_rest(subject: Subject, folder: Path) -> Path:
 
     The folder appears whole: several processes may want it at a time.
     """
-    if (folder / REST_NAME).exists():
+    if is_sealed(folder):
         return folder
     inside = tuple(f"{block.name}." for block in decoder_blocks(subject.model))
     tied = subject.model.all_tied_weights_keys
@@ -75,8 +77,9 @@ def write_rest(subject: Subject, folder: Path) -> Path:
         subject.tokenizer.save_pretrained(made)
         write_shard(Path(made) / REST_NAME, {}, rest, subject.fingerprint)
         Path(made).chmod(0o755)
-        if folder.exists() and not (folder / REST_NAME).exists():
-            shutil.rmtree(folder)  # what an older release left half done
+        seal(Path(made))
+        if folder.exists() and not is_sealed(folder):
+            shutil.rmtree(folder)  # damaged, or of an older release
         with suppress(OSError):  # another process was first, with the same bytes
             Path(made).rename(folder)
     return folder
@@ -85,9 +88,14 @@ def write_rest(subject: Subject, folder: Path) -> Path:
 def finish(subject: Subject, job: Job, shared: Path, about: dict[str, Any]) -> None:
     """Complete a job's directory with the shared files and the manifest, and drop the shards' notes."""
     for file in sorted(shared.iterdir()):
-        link_or_copy(file, job.folder / file.name)
-    shards = [job.shard(index) for index in range(len(decoder_blocks(subject.model)))]
-    notes = [json.loads(notes_path(shard).read_text(encoding="utf-8")) for shard in shards]
+        if file.name != SEAL:
+            link_or_copy(file, job.folder / file.name)
+    blocks = decoder_blocks(subject.model)
+    shards = [job.shard(index) for index in range(len(blocks))]
+    for index, shard in enumerate(shards):
+        if not holds_shard(shard, job.fingerprint(index, blocks[index])):
+            raise CheckpointError(f"{shard} is missing or damaged; run the recipe again")
+    notes = [read_signed(notes_path(shard)) for shard in shards]
     files = sorted(path for path in job.folder.iterdir() if _belongs(path, shards))
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -102,9 +110,12 @@ def finish(subject: Subject, job: Job, shared: Path, about: dict[str, Any]) -> N
         "not_compressed": untouched(subject.model),
         "stages": stages_of(job.folder, notes),
         "curves": {name: losses for note in notes for name, losses in note.get("curves", {}).items()},
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files},
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256}
+            for path, sha256 in zip(files, files_sha256(files), strict=True)
+        },
     }
-    write_atomically(job.folder / MANIFEST_NAME, json.dumps(manifest, indent=1).encode())
+    write_signed(job.folder / MANIFEST_NAME, manifest)
     for leftover in (job.folder / STAGES_NAME, *map(notes_path, shards)):
         leftover.unlink(missing_ok=True)
 
@@ -125,12 +136,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished cell; CheckpointError when the directory is not one."""
     path = folder / MANIFEST_NAME
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format_version"]
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        version, signed = manifest["format_version"], manifest.pop(SIGNATURE, None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{folder} is not a finished cell: no readable {MANIFEST_NAME} in it") from None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: layout version {version}, this release reads {FORMAT_VERSION}")
+    if signed not in (None, signature(manifest)):  # None: of a release that did not sign
+        raise CheckpointError(f"{path} is damaged; remove it and run the recipe again")
     return manifest
 
 

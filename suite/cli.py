@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from suite.commands import cells, machine, measuring, planning, report, running, studies, tuning
+from suite.commands import cells, checking, machine, measuring, planning, report, running, studies, tuning
 from suite.errors import SuiteError
+from suite.masking import MaskedFormatter, masked
 
 MENDABLE = (  # errors of the file system that a user can mend
-    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM),
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
 )
 
@@ -27,12 +28,22 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: what the user can mend is one line and exit status 2, a bug keeps its traceback."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    lines = logging.StreamHandler()
+    lines.setFormatter(MaskedFormatter("%(message)s"))
+    logging.basicConfig(handlers=[lines], level=logging.WARNING)
     logging.getLogger("suite").setLevel(logging.INFO)
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except SuiteError as error:
         _stop(str(error))
+    except typer.Abort:  # a question that nobody answered
+        typer.echo("Aborted!", err=True)
+        sys.exit(1)
+    except typer.TyperException as error:  # of the arguments
+        if not sys.argv[1:]:
+            typer.echo(error.format_message(), err=True)  # the help
+            sys.exit(2)
+        _stop(f"{error.format_message()}; options and their ranges: {_called()} --help")
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
@@ -40,8 +51,14 @@ def main() -> None:
         _stop(f"{error.strerror}: {where}; finished rows are safe; see --out, --to")
 
 
+def _called() -> str:
+    """The command that was given, as one would ask it for help."""
+    words = [word for word in sys.argv[1:3] if word in {command.__name__ for command in COMMANDS} | {"study"}]
+    return " ".join(["nowag-bench", *words[:1]])
+
+
 def _stop(message: str) -> None:
-    typer.echo(f"nowag-bench: {' '.join(message.split())}", err=True)
+    typer.echo(f"nowag-bench: {masked(' '.join(message.split()))}", err=True)
     sys.exit(2)
 
 
@@ -62,9 +79,9 @@ def options(
 
 COMMANDS = (
     *(running.quickstart, running.run, planning.plan, tuning.tune),
-    *(cells.inspect, cells.export, cells.generate, cells.replay),
+    *(cells.inspect, cells.export, cells.generate, cells.replay, checking.verify),
     *(measuring.evaluate, measuring.compare, report.report),
-    *(machine.methods, machine.bench, machine.sync, machine.doctor),
+    *(machine.methods, machine.bench, machine.synthesize, machine.sync, machine.doctor),
 )
 for command in COMMANDS:
     app.command()(command)

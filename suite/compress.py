@@ -6,26 +6,29 @@ true-sequential the linears of a block, too, see what the compressed linears bef
 shards are on disk is not computed again.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
+from suite.behind import Behind, behind
 from suite.calibrate import Batch, Counted, advance, by_input, first_inputs, observe
 from suite.errors import CalibrationError
-from suite.files import link_or_copy, write_atomically
+from suite.files import link_or_copy
 from suite.jobs import Job, notes_path
 from suite.layers import Decoded, compress_linears
 from suite.models import Subject
 from suite.progress import track
 from suite.reproduction import LayerFailure
-from suite.shards import CORRECTION, as_stored, holds_shard, read_shard, write_shard
+from suite.shards import CORRECTION, Shard, as_stored, holds_shard, read_shard, shard_of
+from suite.signed import write_signed
 from suite.speed import Phase, measured
 from suite.streaming import placed
 
@@ -40,6 +43,7 @@ class Step:
     index: int
     batches: Sequence[Batch]
     counted: Counted
+    writer: Behind
     statistics: Callable[[int], Mapping[str, Statistics]] | None = None
     gradients: Mapping[str, Tensor] | None = None  # mean squares [out, in] by linear
 
@@ -105,15 +109,17 @@ def walk(subject: Subject, jobs: Sequence[Job], fed: Fed, device: torch.device) 
     names = jobs[0].cell.label if len(jobs) == 1 else f"{len(jobs)} cells"
     # without hidden states to bring forward, blocks that have their shards need not be visited
     visited = range(wanted[-1] + 1) if batches else wanted
-    for index in track(visited, f"walk, {names}"):
-        with placed(blocks[index].module, device):
-            pending = any(index in job.pending for job in jobs)
-            gradients = fed.gradients(index) if fed.gradients and pending else None
-            step = Step(blocks[index], index, batches, counted, fed.statistics, gradients)
-            if jobs[0].in_sequence:
-                _do_in_sequence(subject, step, jobs[0])
-            else:
-                _do_dense(subject, step, jobs)
+    with behind() as writer:
+        for index in track(visited, f"walk, {names}"):
+            with placed(blocks[index].module, device):
+                pending = any(index in job.pending for job in jobs)
+                gradients = fed.gradients(index) if fed.gradients and pending else None
+                step = Step(blocks[index], index, batches, counted, writer, fed.statistics, gradients)
+                if jobs[0].in_sequence:
+                    _do_in_sequence(subject, step, jobs[0])
+                else:
+                    _do_dense(subject, step, jobs)
+            writer.turn()
 
 
 def _do_dense(subject: Subject, step: Step, jobs: Sequence[Job]) -> None:
@@ -238,11 +244,9 @@ def _restored(block: Block) -> Iterator[Callable[[str, Tensor, Tensor | None], N
 
 
 def _write(subject: Subject, step: Step, job: Job, done: Mapping[str, Decoded], spent: Spent) -> None:
-    """Put the block's shard on disk, and beside it the notes."""
-    name, shard = step.block.name, job.shard(step.index)
+    """Have the block's shard put on disk, and beside it the notes, while the walk goes on."""
+    name = step.block.name
     notes = {"audit": {f"{name}.{linear}": each.audit for linear, each in done.items()}, **spent.notes()}
-    write_atomically(notes_path(shard), json.dumps(notes).encode())
-    fingerprint = job.fingerprint(step.index, step.block)
     formats = {f"{name}.{linear}.weight": each.format for linear, each in done.items()}
     others = {
         full: as_stored(tensor, subject.storage_dtype)
@@ -253,13 +257,21 @@ def _write(subject: Subject, step: Step, job: Job, done: Mapping[str, Decoded], 
         if each.bias is not None:
             own = f"{name}.{linear}.bias"
             others[own if own in others else f"{name}.{linear}{CORRECTION}"] = each.bias
-    if done:
-        write_shard(shard, formats, others, fingerprint)
+    shard = shard_of(formats, others, job.fingerprint(step.index, step.block))
+    step.writer.do(partial(_put, job, step.index, shard, notes))
+
+
+def _put(job: Job, index: int, shard: Shard, notes: Mapping[str, Any]) -> None:
+    """A block that the cell leaves alone is one file for all cells that do."""
+    path = job.shard(index)
+    write_signed(notes_path(path), notes)
+    if shard.formats:
+        shard.write(path)
         return
-    untouched = job.untouched_shard(step.index)
-    if not holds_shard(untouched, fingerprint):
-        write_shard(untouched, formats, others, fingerprint)
-    link_or_copy(untouched, shard)
+    untouched = job.untouched_shard(index)
+    if not holds_shard(untouched, shard.fingerprint):
+        shard.write(untouched)
+    link_or_copy(untouched, path)
 
 
 def _block_state(block: Block) -> dict[str, Tensor]:

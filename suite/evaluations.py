@@ -1,8 +1,6 @@
 """What a row measures: the one interface of perplexity protocols and zero-shot tasks."""
 
-import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -10,9 +8,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from suite.files import write_atomically
 from suite.models import Subject
 from suite.results import Measures, Quality, TaskScore
+from suite.signed import is_signed, read_signed, write_signed
 
 Noise = dict[str, dict[str, float]]  # what was changed -> figure -> by how much the dense model's moved
 
@@ -77,9 +75,8 @@ def dense_folder(cache: Path, subject: Subject, tokens_id: str) -> Path:
 def kept_noise(folder: Path, measure: Callable[[], Noise]) -> Noise:
     """The noise floor that was measured before, or a new measurement, which is then kept."""
     path = folder / "noise.json"
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return {change: {name: float(by) for name, by in figures.items()} for change, figures in kept.items()}
+    if is_signed(path):
+        return read_signed(path)
     noise = measure()
-    write_atomically(path, json.dumps(noise).encode())
+    write_signed(path, noise)
     return noise

@@ -5,9 +5,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from suite.errors import ResultError
 
 UNFINISHED = ".part"  # how the name of a file ends that is still being written
 
@@ -36,6 +41,22 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process a results folder. ResultError when another one is at work in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ResultError(f"another run is writing to {folder}; wait for it or choose another --out") from None
+    try:
+        sweep(folder)
+        yield
+    finally:
+        lock.release()
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
@@ -51,6 +72,14 @@ def files_sha256(paths: Sequence[Path]) -> list[str]:
 def file_name(text: str) -> str:
     """Any text as a name of a file or folder: letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+
+
+def from_home(text: str) -> Path:
+    """A path in which `~` is the user's folder, or stands for itself where there is no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def nearest_existing(path: Path) -> Path:

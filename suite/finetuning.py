@@ -15,7 +15,9 @@ class Training(Strict):
     epochs: int = Field(default=5, ge=1, description="times over the sequences to train on, at most")
     batch: int = Field(default=2, ge=1, description="sequences in one step")
     learning_rate: float = Field(default=1e-4, gt=0, le=1, description="of AdamW, at the start")
-    clip: float | None = Field(default=None, gt=0, description="most that the norm of a gradient may be")
+    clip: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="most that the norm of a gradient may be"
+    )
     precision: Precision = Field(default="float32", description="of the forward pass on a GPU")
     factor: float = Field(
         default=0.1, gt=0, lt=1, description="of the learning rate, once validation stops falling"
@@ -30,7 +32,9 @@ class EndToEnd(Training):
     epochs: int = Field(default=1, ge=1, description="times over the sequences to train on, at most")
     batch: int = Field(default=1, ge=1, description="sequences in one step")
     learning_rate: float = Field(default=1e-5, gt=0, le=1, description="of AdamW, at the start")
-    clip: float | None = Field(default=1.0, gt=0, description="most that the norm of a gradient may be")
+    clip: float | None = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="most that the norm of a gradient may be"
+    )
 
 
 class Finetune(Training):
@@ -47,6 +51,19 @@ class Finetune(Training):
     end_to_end: EndToEnd | None = Field(
         default=None, description="the second stage, {} as it is: the same of its own, inputs and norms apart"
     )
+
+    def judged_by(self, sequences: int) -> int:
+        """How many of the budget's sequences are kept to judge by: at least one."""
+        return max(1, round(self.validation * sequences))
+
+    def unfit(self, sequences: int) -> str | None:
+        """Why so many sequences are too few, None if they are not."""
+        if self.judged_by(sequences) < sequences:
+            return None
+        return (
+            f"finetune.validation is {self.validation:g} of {sequences} calibration sequences, which leaves none "
+            "to train on; lower it, or raise calibration.sequences"
+        )
 
     @property
     def variant(self) -> str:

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from suite.errors import AssetError
+from suite.masking import masked
 
 PROBE_SECONDS = 3.0
 
@@ -45,7 +46,7 @@ def reachable() -> bool:
 def why_silent(offline: bool) -> str:
     """Why the hub was not asked, or did not answer, in the words of an error."""
     silent = offline or constants.HF_HUB_OFFLINE
-    return "this run is offline" if silent else f"the hub ({constants.ENDPOINT}) cannot be reached"
+    return "this run is offline" if silent else f"the hub ({masked(constants.ENDPOINT)}) cannot be reached"
 
 
 def snapshot(

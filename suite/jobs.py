@@ -11,6 +11,7 @@ from suite.architecture import Block, linears
 from suite.cell import Cell
 from suite.layers import Failures
 from suite.shards import holds_shard, shard_fingerprint, shard_name
+from suite.signed import is_signed
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ class Job:
             index
             for index in only or range(len(blocks))
             if not holds_shard(self.shard(index), self.fingerprint(index, blocks[index]))
-            or not notes_path(self.shard(index)).exists()
+            or not is_signed(notes_path(self.shard(index)))
         }
 
     def needs(self, block: Block) -> Statistic:

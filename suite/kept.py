@@ -1,6 +1,5 @@
 """Tensors of decoder blocks on disk: two files a block, safetensors and a note with their sha256, written last."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from suite.environment import GIB
-from suite.errors import EnvironmentProblem
+from suite.errors import CheckpointError, EnvironmentProblem
 from suite.files import file_sha256, nearest_existing, write_atomically
+from suite.signed import read_signed, write_signed
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,13 @@ class BlockFiles:
         """Whether a block is there with the bytes that were written."""
         try:
             return bool(self.note(index)["sha256"] == file_sha256(self._tensors(index)))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, KeyError, CheckpointError):
             return False
 
     def keep(self, index: int, tensors: Mapping[str, Tensor], **note: Any) -> None:
         """Put a block on disk, and what is to be noted of it."""
         write_atomically(self._tensors(index), save({name: tensor.cpu() for name, tensor in tensors.items()}))
-        signed = {"sha256": file_sha256(self._tensors(index)), **note}
-        write_atomically(self._path(index, "json"), json.dumps(signed).encode())
+        write_signed(self._path(index, "json"), {"sha256": file_sha256(self._tensors(index)), **note})
 
     def tensors(self, index: int, device: torch.device) -> dict[str, Tensor]:
         """Those of a block, by name, on the device."""
@@ -41,9 +40,8 @@ class BlockFiles:
         return found
 
     def note(self, index: int) -> dict[str, Any]:
-        """What was noted of a block."""
-        note: dict[str, Any] = json.loads(self._path(index, "json").read_text(encoding="utf-8"))
-        return note
+        """What was noted of a block. CheckpointError when that is damaged."""
+        return read_signed(self._path(index, "json"))
 
     def _tensors(self, index: int) -> Path:
         return self._path(index, "safetensors")

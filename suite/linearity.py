@@ -9,7 +9,6 @@ from the dense model, which is never negative and has no first-order part.
 
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,13 +26,13 @@ from suite.architecture import Block, decoder_blocks, linears
 from suite.blockwise import logits_of
 from suite.calibrate import Batch, advance, first_inputs
 from suite.errors import CalibrationError
-from suite.files import write_atomically
 from suite.ledger import Entry
 from suite.models import Subject
 from suite.progress import track
 from suite.quality import Tally
 from suite.reference import chunks
 from suite.schema import digest
+from suite.signed import is_signed, read_signed, write_signed
 from suite.speed import measured
 from suite.streaming import placed
 
@@ -147,12 +146,9 @@ def _path(folder: Path, index: int) -> Path:
 
 
 def _kept(folder: Path, index: int) -> dict[str, Any] | None:
-    """What was noted of a block, None if there is nothing that can be read."""
-    try:
-        note: dict[str, Any] = json.loads(_path(folder, index).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return note
+    """What was noted of a block, None if there is nothing that is as it was written."""
+    path = _path(folder, index)
+    return read_signed(path) if is_signed(path) else None
 
 
 def _probe_blocks(source: Source, blocks: Sequence[Block], missing: Sequence[int], folder: Path) -> None:
@@ -169,7 +165,7 @@ def _probe_blocks(source: Source, blocks: Sequence[Block], missing: Sequence[int
                 "seconds": phase.seconds,
                 "device": str(ending.device),
             }
-            write_atomically(_path(folder, index), json.dumps(note).encode())
+            write_signed(_path(folder, index), note)
         advance(blocks[index], index, batches)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -17,7 +18,7 @@ from transformers.utils import logging
 from suite import gguf_llama, hub
 from suite.assets import SMOLLM2, built_once, cache_dir, fetch
 from suite.errors import AssetError
-from suite.files import files_sha256
+from suite.files import files_sha256, from_home
 from suite.streaming import is_too_large
 from suite.weights import INDEX, Stored, parameters_in, streamed_model, table_of
 
@@ -40,7 +41,11 @@ WEIGHTS = "model.safetensors"
 HUB_FILES = ("model*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
 # Fields of config.json that say who wrote it, not what the model computes.
 NOT_FINGERPRINTED = {"transformers_version", "_name_or_path"}
-UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+# What transformers raises for files that are not as they should be: its own errors, and slips over wrong types.
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, ImportError, RuntimeError, SafetensorError),
+    *(TypeError, AttributeError, ArithmeticError, StrictDataclassError),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,43 +65,42 @@ class Subject:
     note: str | None
 
 
-def load_model(spec: str, *, offline: bool = False, trust_remote_code: bool = False) -> Subject:
+def load_model(spec: str, *, offline: bool = False) -> Subject:
     """Load `smollm2-135m`, `tiny`, a local directory, or a hub model written organisation/name[@revision].
 
     The first alias always means the wheel on PyPI, the second the model inside this package, so that everybody has
     the same bytes. Raises AssetError for a
     model that cannot be found, fetched or read, that has no safetensors, or that is quantized already.
     """
-    folder = _folder(spec, offline, trust_remote_code)
+    folder = _folder(spec, offline)
     weights = _weight_files(folder)
     config, table = _config(folder), _table(weights)
     return Subject(
         name=spec,
         fingerprint=_fingerprint(config, weights),
-        model=_model(folder, table, trust_remote_code),
-        tokenizer=_tokenizer(folder, trust_remote_code),
+        model=_model(folder, table),
+        tokenizer=_tokenizer(folder),
         storage_dtype=_storage_dtype(folder, table),
         note=NOTES.get(spec),
     )
 
 
-def _folder(spec: str, offline: bool, trust_remote_code: bool) -> Path:
+def _folder(spec: str, offline: bool) -> Path:
     if spec == SMOLLM2_ALIAS:
         converted = cache_dir() / f"{SMOLLM2_ALIAS}-{SMOLLM2.sha256[:12]}-float16"
         return built_once(converted, partial(_convert_smollm2, offline))
     if spec == TINY_ALIAS:
         return TINY_FOLDER
-    if Path(spec).expanduser().is_dir():
-        return Path(spec).expanduser()
+    if from_home(spec).is_dir():
+        return from_home(spec)
     name, _, revision = spec.partition("@")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise AssetError(
             f"no model {spec!r}: it is no directory here; give one, a hub name organisation/name[@revision], "
             f"{SMOLLM2_ALIAS} or {TINY_ALIAS}"
         )
-    files = (*HUB_FILES, "*.py") if trust_remote_code else HUB_FILES
     try:
-        return hub.snapshot(name, files, revision=revision or None, offline=offline)
+        return hub.snapshot(name, HUB_FILES, revision=revision or None, offline=offline)
     except AssetError as error:
         raise AssetError(f"{error}; a local directory or {SMOLLM2_ALIAS} works without the hub") from error
 
@@ -111,7 +115,12 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if index.is_file():
-        files = [folder / name for name in sorted(set(_json(index).get("weight_map", {}).values()))]
+        named = _json(index).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()) or not named:
+            raise AssetError(f"{index} has no weight_map from tensors to files; fetch the model again")
+        if outside := [name for name in named.values() if Path(name).name != name]:
+            raise AssetError(f"{index} names {outside[0]!r}, which is no plain file name; fetch the model again")
+        files = [folder / name for name in sorted(set(named.values()))]
         if missing := [file.name for file in files if not file.is_file()]:
             raise AssetError(f"{folder} lacks {', '.join(missing)}, which {INDEX} names; fetch the model again")
         return files
@@ -165,24 +174,25 @@ def _storage_dtype(folder: Path, table: Mapping[str, Stored]) -> torch.dtype:
     return DTYPES[names.pop()] if len(names) == 1 else torch.float32
 
 
-def _model(folder: Path, table: Mapping[str, Stored], trust_remote_code: bool) -> PreTrainedModel:
+def _model(folder: Path, table: Mapping[str, Stored]) -> PreTrainedModel:
     try:
         with quiet():
             if is_too_large(parameters_in(table)):
-                config = AutoConfig.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=trust_remote_code
-                )
+                config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
                 return streamed_model(config, table)
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
-                trust_remote_code=trust_remote_code,
+                trust_remote_code=False,
                 output_loading_info=True,
             )
     except UNREADABLE as error:
-        raise AssetError(f"transformers cannot load the model in {folder}: {_first_line(error)}") from error
+        reason = _first_line(error)
+        if "ignore_mismatched_sizes" in reason:
+            reason = "the weights have other shapes than config.json says"
+        raise AssetError(f"transformers cannot load the model in {folder}: {reason}") from error
     # transformers would fill these with random numbers and go on.
     if missing := sorted(report["missing_keys"]):
         raise AssetError(f"{folder} lacks {len(missing)} tensors of its model, such as {missing[0]}")
@@ -190,11 +200,11 @@ def _model(folder: Path, table: Mapping[str, Stored], trust_remote_code: bool) -
     return loaded
 
 
-def _tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust_remote_code
+                folder, local_files_only=True, trust_remote_code=False
             )
     except UNREADABLE as error:
         raise AssetError(f"transformers cannot load the tokenizer in {folder}: {_first_line(error)}") from error

@@ -72,12 +72,16 @@ def pick_device(name: str) -> torch.device:
     """`auto` is the first GPU, else the CPU. ConfigError for a device that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not _has_device(name):
+        raise ConfigError(f"--device {name}: not on this machine; allowed: auto, cpu, cuda, cuda:N")
+    return torch.device(name)
+
+
+def _has_device(name: str) -> bool:
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        return torch.empty(0, device=name).device.type in ("cpu", "cuda")
     except (RuntimeError, AssertionError):
-        raise ConfigError(f"--device {name}: not on this machine; allowed: auto, cpu, cuda, cuda:N") from None
-    return device
+        return False
 
 
 def prepare_model(recipe: Recipe, model: str, cache: Path, offline: bool) -> Prepared:
@@ -174,10 +178,17 @@ def _unfit(shapes: Mapping[str, Shape], cell: Cell) -> str | None:
     covered = {name: shape for name, shape in shapes.items() if cell.covers(name)}
     if not covered:
         return f"layers {cell.layers!r} fits no linear; the first of them is {next(iter(shapes))}"
-    if cell.settings.get("bias_correction") and cell.budget and cell.budget.token_weights == "unit":
+    parts = with_bases([cell])
+    if any(each.settings.get("bias_correction") and _weighs_tokens(each) for each in parts):
         return "bias_correction takes the mean input, which calibration.token_weights unit has not; turn one off"
+    if cell.finetune and cell.budget and (reason := cell.finetune.unfit(cell.budget.sequences)):
+        return reason
     unfit = ((name, reason) for name, shape in covered.items() if (reason := cell.method.unsupported(shape)))
     return next((f"{name}: {reason}" for name, reason in unfit), None)
+
+
+def _weighs_tokens(cell: Cell) -> bool:
+    return cell.budget is not None and cell.budget.token_weights == "unit"
 
 
 def _not_in_parts(subject: Subject, cell: Cell) -> str | None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _alone: ContextVar[bool] = ContextVar("alone", default=True)
 _lines_wanted: ContextVar[bool] = ContextVar("lines_wanted", default=True)
+_whole: ContextVar[Callable[[float], str] | None] = ContextVar("whole", default=None)
 
 
 @contextmanager
@@ -46,6 +47,23 @@ def without_lines() -> Iterator[None]:
         _lines_wanted.reset(before)
 
 
+@contextmanager
+def within(whole: Callable[[float], str]) -> Iterator[None]:
+    """Inside, every loop also says what `whole` says of all the work, given the part of the loop that is done."""
+    before = _whole.set(whole)
+    try:
+        yield
+    finally:
+        _whole.reset(before)
+
+
+def in_words(seconds: float) -> str:
+    """A time as one would say it: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Yield the items while showing how many are done and how long the rest will take."""
     count = total if total is not None else (len(items) if isinstance(items, Sized) else None)
@@ -60,7 +78,10 @@ def _bar(items: Iterable[T], what: str, total: int | None, console: Console) -> 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, *times, console=console, transient=True) as progress:
-        yield from progress.track(items, total=total, description=what)
+        task = progress.add_task(what + _in_all(0, total), total=total)
+        for done, item in enumerate(items, 1):
+            yield item
+            progress.update(task, completed=done, description=what + _in_all(done, total))
 
 
 def _lines(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
@@ -71,4 +92,11 @@ def _lines(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
         if total and now - last >= LINE_EVERY_SECONDS and _lines_wanted.get():
             last = now
             left = (now - start) / done * (total - done)
-            logger.info("%s: %d of %d, about %.0f s left", what, done, total, left)
+            said = _in_all(done, total)
+            logger.info("%s: %d of %d, about %.0f s left%s", what, done, total, left, said)
+
+
+def _in_all(done: int, total: int | None) -> str:
+    """What is to be said of all the work, after a semicolon; nothing where nobody knows."""
+    whole = _whole.get()
+    return f"; {whole(done / total)}" if whole and total else ""

@@ -54,7 +54,7 @@ def read_items(file: Path) -> list[Found]:
             found = _json_items(file)
     except UnicodeDecodeError as error:
         raise AssetError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AssetError(f"cannot read {file}: {str(error).partition(chr(10))[0]}") from error
     if not found:
         raise AssetError(f"{file} is empty; it needs one JSON object for each item")
@@ -88,7 +88,7 @@ def _json_items(file: Path) -> list[Found]:
 def _parsed(line: str, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AssetError(f"{where} is not JSON: {error}") from error
 
 

@@ -3,21 +3,21 @@
 `reproduce: NAME` fills in what a recipe does not say itself, from the published table of that name.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from suite.config import Recipe
 from suite.errors import ConfigError
 from suite.protocols import Protocol, Tasks
 from suite.schema import first_error, nearest
+from suite.yaml_text import load_yaml
 
 PRESETS = Path(__file__).with_name("presets")
 TUNE_KEY = "tune"  # what makes a recipe a search
+MOST_BYTES = 1_000_000  # of a recipe's file
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -28,13 +28,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def read_values(path: Path) -> dict[str, Any]:
     """What a recipe's file says, not yet validated. ConfigError when it is no mapping in YAML."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1).decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"no recipe {path}: give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    if len(text) > MOST_BYTES:
+        raise ConfigError(f"{path}: more than {MOST_BYTES:,} bytes, which is no recipe")
+    values = load_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     return values
@@ -84,7 +88,7 @@ def _fill_in(values: dict[str, Any], preset: Any, as_published: bool) -> None:
             f"reproduce: no table {preset!r}.{nearest(str(preset), known)} Known: {', '.join(known)}"
         )
     text = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")
-    table = {"name": preset, **yaml.load(text, Loader=_RecipeLoader)}  # noqa: S506 - a SafeLoader
+    table = {"name": preset, **load_yaml(text, preset)}
     models = values.get("models", table["models"])
     models = models if isinstance(models, list | tuple) else [models]
     for protocol in table.get("evaluation", []):
@@ -96,7 +100,7 @@ def _fill_in(values: dict[str, Any], preset: Any, as_published: bool) -> None:
 
 def build_protocol(text: str, changes: Mapping[str, Any]) -> Protocol:
     """`--protocol` of the command line: a name with its length, or a mapping; `changes` go over its keys."""
-    given = _value(text, "--protocol")
+    given = load_yaml(text, "--protocol")
     values = given if isinstance(given, dict) else {"protocol": given}
     try:
         return Protocol.model_validate({**values, **changes})
@@ -119,14 +123,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {override!r}: write it as path.to.key=value")
-    _put(values, path.split("."), _value(text, f"--set {override!r}"), override)
-
-
-def _value(text: str, origin: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_RecipeLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
-        raise ConfigError(f"{origin}: {text!r} is not a YAML value") from None
+    _put(values, path.split("."), load_yaml(text, f"--set {override!r}"), override)
 
 
 def _put(tree: Any, keys: list[str], value: Any, override: str) -> None:
@@ -150,23 +147,3 @@ def _put(tree: Any, keys: list[str], value: Any, override: str) -> None:
         ):  # a list of one, written without
             below = below[1:]
         _put(tree[keys[0]], below, value, override)
-
-
-class _RecipeLoader(yaml.SafeLoader):
-    """YAML as people mean it: `2:4` is a pattern, not a base-60 number, and `1e-4` is a number."""
-
-
-_RecipeLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float", ":timestamp"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789")
-)
-_RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.inf)$|^\.nan$"
-    ),
-    list("-+0123456789."),
-)

@@ -17,12 +17,13 @@ from suite.checkpoint import load_cell, read_manifest
 from suite.environment import describe
 from suite.errors import ConfigError, ResultError
 from suite.evaluations import Evaluation, Noise, dense_cache
+from suite.files import alone
 from suite.ledger import load_entry, refuse_leaks
 from suite.models import Subject
 from suite.prepare import evaluations_of, pick_device, subject_of
 from suite.protocols import Protocol, Tasks, refuse_unknown_models
 from suite.results import JOURNAL_NAME, Journal, Row
-from suite.runner import Outcome, alone
+from suite.runner import Outcome
 from suite.scoring import Desk, identity, in_words, row_id, score
 from suite.speed import Phase, at_work, measured
 from suite.tracking import Tracker, default_uri

@@ -79,7 +79,7 @@ class DenseReference:
 
     def unusable(self, count: int) -> list[int]:
         """Which of the first `count` windows are absent, or do not hold what was written."""
-        return [index for index in range(count) if not self._complete(index) or not self._intact(index)]
+        return [index for index in range(count) if not self._usable(index)]
 
     @torch.no_grad()
     def compute(
@@ -133,6 +133,9 @@ class DenseReference:
             log_p = (part if head is None else head(part)).float().log_softmax(-1)
             yield rows, log_p, log_p.argmax(-1) if head else tensors["top"][rows].to(device)
 
+    def _usable(self, index: int) -> bool:
+        return self._complete(index) and is_intact(window_path(self.folder, index))
+
     def _complete(self, index: int) -> bool:
         try:
             with safe_open(window_path(self.folder, index), "pt") as tensors:
@@ -141,10 +144,14 @@ class DenseReference:
         except (OSError, SafetensorError):
             return False
 
-    def _intact(self, index: int) -> bool:
-        path = window_path(self.folder, index)
+
+def is_intact(path: Path) -> bool:
+    """Whether the file of a window holds what was written."""
+    try:
         with safe_open(path, "pt") as tensors:
-            return bool(tensors.metadata()[DIGEST] == _digest(load_file(path)))
+            return bool((tensors.metadata() or {}).get(DIGEST) == _digest(load_file(path)))
+    except (OSError, SafetensorError):
+        return False
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -8,11 +8,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from suite.errors import ResultError
+from suite.masking import masked
 
 SCHEMA_VERSION = 4
 """3 had no further_seconds or curves; 2 no match, reproduces or layers; 1 no window_kl, task or noise."""
@@ -119,7 +120,9 @@ class Row(Record):
     row_id: str
     cell_id: str
     status: Status
-    reason: str | None = Field(default=None, description="why the row is not `ok`")
+    reason: Annotated[str, AfterValidator(masked)] | None = Field(
+        default=None, description="why the row is not `ok`"
+    )
     recipe: str
     recipe_sha256: str
     model: str
@@ -224,9 +227,9 @@ class Journal:
 
     def _keep(self, line: bytes) -> None:
         try:
-            values = json.loads(line.decode(errors="replace"))
-        except json.JSONDecodeError:
-            return  # a line that a kill cut short: its cell is simply measured again
+            values = json.loads(line.decode())
+        except (ValueError, RecursionError):
+            return  # not JSON, or not UTF-8: cut short by a kill, or damaged; its cell is simply measured again
         try:
             row = Row.model_validate(values)
         except ValidationError as error:

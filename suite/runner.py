@@ -8,21 +8,21 @@ between them is done here or by workers (suite/work.py, suite/schedule.py).
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from suite.checkpoint import is_finished
 from suite.config import Recipe
 from suite.derive import Derive, Survey
+from suite.effort import expected
 from suite.errors import ResultError
 from suite.evaluations import Measured
 from suite.executors import Workers, device_of, pool_of
-from suite.files import sweep, write_atomically
+from suite.files import alone, write_atomically
 from suite.jobs import Job, groups
 from suite.ledger import save_entry
 from suite.prepare import prepare
@@ -39,6 +39,9 @@ Making = Walk | Survey | Derive
 
 LEAST_BLOCKS = 4
 """Blocks that a worker takes of a walk, at least: those before them it has to run, too."""
+
+PASSING = 0.15
+"""Of the seconds of a block on a walk with several methods, about what only running it takes."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def run(recipe: Recipe, options: Options) -> Outcome:
     with (
         alone(folder),
         Tracker(folder, uri, experiment=recipe.name, recipe_text=recipe_text) as tracker,
-        Schedule(pool_of(options.workers, bench)) as schedule,
+        Schedule(pool_of(options.workers, bench), partial(expected, bench)) as schedule,
     ):
         write_atomically(folder / f"recipe-{recipe.sha256[:8]}.yaml", recipe_text.encode())
         study = _Study(bench, Desk(folder, tracker), schedule)
@@ -80,22 +83,6 @@ def run(recipe: Recipe, options: Options) -> Outcome:
         study.work()
         rows = study.rows()
     return Outcome(options.out / recipe.name, rows, uri, len(tracker.pending()))
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One process a results folder. ResultError when another one is at work in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ResultError(f"another run is writing to {folder}; wait for it or choose another --out") from None
-    try:
-        sweep(folder)
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass
@@ -107,6 +94,7 @@ class _Study:
     schedule: Schedule
     known: dict[str, Row] = field(default_factory=dict)  # by row_id
     walks: dict[str, set[Work]] = field(default_factory=dict)  # by the cell that waits for them
+    stopped: set[str] = field(default_factory=set)  # cells that will not be made
     troubles: dict[str, dict[int, str]] = field(default_factory=dict)  # by cell, and by where its walk began
 
     def begin(self) -> None:
@@ -189,8 +177,9 @@ class _Study:
         for evaluation_id in missing:
             row = empty_row(stand, job, stand.evaluations[evaluation_id])
             self._record(row.model_copy(update={"status": status, "reason": reason}))
+        self.stopped.add(job.id)
         for other in stand.with_bases.values():
-            if job in other.bases:
+            if job in other.bases and all(base.id in self.stopped for base in other.bases):
                 self._stop(stand, other, f"{status}: {job.cell.label}, which it is made from: {reason}")
 
     def _record(self, row: Row, measured: Measured | None = None) -> None:
@@ -259,5 +248,13 @@ def _walks(stand: Stand, jobs: Sequence[Job], workers: int) -> list[Walk]:
     parts = 1 if jobs[0].in_sequence else min(workers, blocks // LEAST_BLOCKS)
     if parts <= 1:
         return [Walk(stand.prepared.model, cells)]
-    bounds = [blocks * part // parts for part in range(parts + 1)]
-    return [Walk(stand.prepared.model, cells, range(*pair)) for pair in itertools.pairwise(bounds)]
+    pairs = itertools.pairwise(bounds_of(blocks, parts))
+    return [Walk(stand.prepared.model, cells, range(*pair)) for pair in pairs]
+
+
+def bounds_of(blocks: int, parts: int) -> list[int]:
+    """Where parts of a walk begin and end, so that all take as long: a later one first runs all before it."""
+    shares = [(1 - PASSING) ** part for part in range(parts)]
+    bounds = [round(blocks * sum(shares[:part]) / sum(shares)) for part in range(parts + 1)]
+    least = [max(bound, part) for part, bound in enumerate(bounds)]  # none is empty
+    return [min(bound, blocks - parts + part) for part, bound in enumerate(least)]

@@ -2,14 +2,14 @@
 
 import logging
 import time
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any, Protocol, Self
 
+from suite.progress import LINE_EVERY_SECONDS, in_words, within
+from suite.remaining import Expected, Remaining
 from suite.speed import at_work
-from suite.work import Bench, Work
+from suite.work import Bench, Walk, Work
 
 logger = logging.getLogger(__name__)
 
@@ -82,18 +82,27 @@ class GivenUp:
     reason: str
 
 
+def alike(work: Work) -> Expected:
+    """Where nothing is known: that pieces of one class take as long."""
+    return Expected(type(work).__name__, 1.0)
+
+
 @dataclass
 class Schedule:
     """Work to be done, each piece after those that it needs. Iterate to have it done."""
 
     pool: Pool
+    expected: Callable[[Work], Expected] = alike
     _waiting: dict[Work, frozenset[Work]] = field(default_factory=dict)
     _running: set[Work] = field(default_factory=set)
     _attempts: dict[Work, int] = field(default_factory=dict)
     _began: dict[Work, float] = field(default_factory=dict)
-    _took: dict[type, list[float]] = field(default_factory=lambda: defaultdict(list))  # seconds, by kind of work
+    _remaining: Remaining = field(default_factory=Remaining)
+    _done: int = 0
+    _said: float = 0.0  # when a line was last written
 
     def __enter__(self) -> Self:
+        self._said = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,10 +112,12 @@ class Schedule:
         """Have `work` done once all of `after`, added before it, is over. Nothing is added twice."""
         if work not in self._waiting:
             self._waiting[work] = frozenset(each for each in after if each in self._waiting)
+            self._remaining.add(work, self.expected(work))
 
     def drop(self, work: Work) -> None:
-        """Never mind."""
-        self._waiting.pop(work, None)
+        """Never mind, unless it was begun."""
+        if self._waiting.pop(work, None) is not None:
+            self._remaining.drop(work)
 
     def instead(self, work: Work, parts: Collection[Work]) -> None:
         """Have `parts` done next, in place of a piece that was given up: what needs that one needs them all."""
@@ -114,19 +125,26 @@ class Schedule:
             other: needed | set(parts) if work in needed else needed for other, needed in self._waiting.items()
         }
         self._waiting = {part: frozenset() for part in parts} | needs
+        for part in parts:
+            self._remaining.add(part, self.expected(part))
 
     def results(self) -> Iterator[tuple[Work, Any]]:
         """Do everything -> what each piece finds, as it is found; GivenUp for one whose workers were lost."""
         while self._waiting or self._running:
             self._start()
-            for event in self.pool.wait():
+            with within(self._in_all):
+                events = self.pool.wait()
+            for event in events:
                 if isinstance(event, Found):
                     yield event.work, event.value
                     continue
                 self._running.discard(event.work)
                 if event.lost is None:
-                    self._took[type(event.work)].append(time.monotonic() - self._began[event.work])
+                    self._done += 1
+                    self._remaining.done(event.work, time.monotonic() - self._began[event.work])
+                    self._tell()
                 elif not self._again(event.work, event.lost):
+                    self._remaining.drop(event.work)
                     yield event.work, GivenUp(event.lost)
 
     def _start(self) -> None:
@@ -144,15 +162,32 @@ class Schedule:
                 self.pool.start(work)
 
     def _announce(self, work: Work) -> None:
-        """Which piece of work is begun, how many there are still, and about how long they take."""
+        """Which piece of work is begun, and how far all of it is."""
         if isinstance(self.pool, Here):
             return  # what it does it shows itself
-        kinds = Counter(type(each) for each in (*self._running, *self._waiting))
-        left = f"{sum(map(len, self._took.values()))} pieces of work done, {kinds.total()} to do"
-        if kinds.keys() <= self._took.keys():
-            seconds = sum(count * fmean(self._took[kind]) for kind, count in kinds.items()) / self.pool.slots
-            left += f", about {seconds:.0f} s left"
-        logger.info("%s: begun; %s", work.label, left)
+        logger.info("%s: begun; %s", work.label, self._in_all(0.0))
+
+    def _tell(self) -> None:
+        """A line now and then."""
+        if time.monotonic() - self._said >= LINE_EVERY_SECONDS and self._waiting:
+            self._said = time.monotonic()
+            logger.info("%s", self._in_all(0.0))
+
+    def _in_all(self, part: float) -> str:
+        """How far the recipe is, and how long it takes still; `part` of a walk that is under way here is done."""
+        now, alone = time.monotonic(), isinstance(self.pool, Here)
+        running = {
+            work: (now - self._began[work], part if alone and isinstance(work, Walk) else 0.0)
+            for work in self._running
+        }
+        pieces = len(self._running) + len(self._waiting)
+        said = f"{self._done} pieces of work done, {pieces} to do"
+        left = self._remaining.left(running, self.pool.slots)
+        if left is None:
+            return said
+        passed = now - min(self._began.values())
+        share = passed / (passed + left) if passed else 0.0
+        return f"{said}, {share:.0%} of the time, about {in_words(left)} left"
 
     def _again(self, work: Work, reason: str) -> bool:
         """Put a piece of work back whose worker was lost, unless that happened too often."""

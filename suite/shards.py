@@ -5,8 +5,10 @@ were. Its header names the formats and a fingerprint, so that a shard is either 
 there. The same inputs give the same bytes: nothing in it depends on time or machine.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from suite.errors import CheckpointError
 from suite.files import write_atomically
 
 FORMAT_VERSION = 2
+DIGEST = "sha256"  # of formats and tensors: nothing else tells a damaged shard of a cell that is not finished
 HEADER_KEY = "nowag_bench"  # one key: safetensors writes several in an order of its own each time
 CORRECTION = ".correction"  # after a linear's name: a bias that it has and the dense model's has not
 REST_NAME = "rest.safetensors"
@@ -36,10 +39,25 @@ def shard_fingerprint(cell_id: str, index: int) -> str:
     return f"{cell_id}/{index}/v{FORMAT_VERSION}"
 
 
-def write_shard(path: Path, formats: Mapping[str, Format], others: Mapping[str, Tensor], fingerprint: str) -> None:
-    """Write compressed weights (by the full name of the parameter they replace) and other tensors, atomically.
+@dataclass(frozen=True)
+class Shard:
+    """A shard on the host, ready to be written."""
 
-    A tensor that several weights hold, such as a shared codebook, is written once, under the first one's name.
+    tensors: Mapping[str, Tensor]
+    formats: Mapping[str, Any]  # what the header says of each
+    fingerprint: str
+
+    def write(self, path: Path) -> None:
+        """Put it on disk, atomically."""
+        digest = _digest(self.formats, self.tensors.items())
+        header = {"fingerprint": self.fingerprint, "formats": self.formats, DIGEST: digest}
+        write_atomically(path, save(dict(self.tensors), {HEADER_KEY: json.dumps(header, sort_keys=True)}))
+
+
+def shard_of(formats: Mapping[str, Format], others: Mapping[str, Tensor], fingerprint: str) -> Shard:
+    """Compressed weights (by the full name of the parameter they replace) and other tensors, brought to the host.
+
+    A tensor that several weights hold, such as a shared codebook, is there once, under the first one's name.
     """
     tensors = dict(others)
     described: dict[str, dict[str, Any]] = {}
@@ -51,9 +69,13 @@ def write_shard(path: Path, formats: Mapping[str, Format], others: Mapping[str, 
         for part in parts.keys() - shared.keys():
             key, tensor = parts[part]
             written[id(tensor)], tensors[key] = key, tensor
-    header = json.dumps({"fingerprint": fingerprint, "formats": described}, sort_keys=True)
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    write_atomically(path, save(on_host, {HEADER_KEY: header}))
+    return Shard(on_host, described, fingerprint)
+
+
+def write_shard(path: Path, formats: Mapping[str, Format], others: Mapping[str, Tensor], fingerprint: str) -> None:
+    """`shard_of` them, put on disk atomically."""
+    shard_of(formats, others, fingerprint).write(path)
 
 
 def read_shard(path: Path) -> tuple[dict[str, Format], dict[str, Tensor]]:
@@ -86,9 +108,14 @@ def as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def holds_shard(path: Path, fingerprint: str) -> bool:
-    """True if the file is there, whole as far as its header can tell, and the one that is wanted."""
+    """True if the file is there, is the one that is wanted, and holds what was written to the last bit."""
     try:
-        return bool(_header(path)["fingerprint"] == fingerprint)
+        header = _header(path)
+        if header["fingerprint"] != fingerprint:
+            return False
+        with safe_open(path, framework="pt") as file:
+            tensors = ((name, file.get_tensor(name)) for name in sorted(file.keys()))
+            return bool(header[DIGEST] == _digest(header["formats"], tensors))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return False
 
@@ -97,6 +124,15 @@ def _header(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         header: dict[str, Any] = json.loads(file.metadata()[HEADER_KEY])
     return header
+
+
+def _digest(described: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over what a shard says of its formats, and over its tensors in order of name."""
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _short(error: Exception) -> str:

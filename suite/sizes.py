@@ -15,6 +15,7 @@ from suite.architecture import Block, decoder_blocks, linears
 from suite.calibrate import by_input, first_inputs, observe
 from suite.errors import CalibrationError
 from suite.models import Subject
+from suite.streaming import placed
 
 Shape = tuple[int, int]  # out, in
 Names = list[list[str]]  # of linears, in groups of one input
@@ -107,6 +108,10 @@ def _grouped(block: Block, names: Names) -> tuple[Mapping[str, Shape], ...]:
 
 def _seen(subject: Subject, blocks: Sequence[Block], which: Sequence[int]) -> dict[int, Names]:
     """The names of these blocks' linears by the input that each was fed."""
-    tokens = torch.zeros(1, 4, dtype=torch.int64)
-    batches = first_inputs(subject.model, tokens, 1, torch.device("cpu"))
-    return {index: by_input(observe(blocks[index], index, batches, Statistic.DIAGONAL)) for index in which}
+    tokens, host = torch.zeros(1, 4, dtype=torch.int64), torch.device("cpu")
+    batches = first_inputs(subject.model, tokens, 1, host)
+    seen: dict[int, Names] = {}
+    for index in which:
+        with placed(blocks[index].module, host):  # which reads a streamed one
+            seen[index] = by_input(observe(blocks[index], index, batches, Statistic.DIAGONAL))
+    return seen

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from suite.files import write_atomically
 from suite.results import MANIFEST_NAME
+from suite.signed import is_signed, read_signed, write_signed
 
 STAGES_NAME = "stages.json"
 TRAININGS = ("finetune", "end_to_end")
@@ -21,7 +21,7 @@ Stages = dict[str, dict[str, Any]]
 
 def note_stage(folder: Path, stage: str, told: Mapping[str, Any]) -> None:
     """Put down what a stage of the cell in `folder` took."""
-    write_atomically(folder / STAGES_NAME, json.dumps(_noted(folder) | {stage: dict(told)}).encode())
+    write_signed(folder / STAGES_NAME, _noted(folder) | {stage: dict(told)})
 
 
 def stages_of(folder: Path, notes: Iterable[Mapping[str, Any]]) -> Stages:
@@ -50,7 +50,4 @@ def _with_block(so_far: Mapping[str, Any] | None, told: Mapping[str, Any]) -> di
 
 def _noted(folder: Path) -> Stages:
     path = folder / STAGES_NAME
-    if not path.exists():
-        return {}
-    found: Stages = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return read_signed(path) if is_signed(path) else {}

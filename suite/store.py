@@ -1,6 +1,7 @@
 """One MLflow tracking store: how a row becomes a run. Raises when the store is away; tracking.py forgives."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ LOCK_SECONDS = 60.0
 ROW, TRIAL, RECIPE = "row_id", "trial_id", "recipe_sha256"  # the tags that tell whose run one is
 CELL = "cell_id"
 ROW_FILE = "row.json"  # the whole row, among its run's artifacts
+WHOLE_FIRST = "attributes.status ASC"  # FAILED and FINISHED before RUNNING, which may have been left half told
 LONGEST_VALUE = 500  # what every release of MLflow takes as a parameter
 STORE_ERRORS = (
     MlflowException,
@@ -106,9 +108,16 @@ class Store:
         return run_id
 
     def finish(self) -> bool:
-        """Close the parent runs that took rows, in this process or in one that was killed -> True."""
+        """Close the parent runs that took rows, in this process or in one that was killed -> True.
+
+        A run that a slow server made twice, the client having given up waiting for the first, is one again then.
+        """
+        self._recall()
         while self.open:
-            self.client.set_terminated(self.open.pop())
+            run = self.client.get_run(next(iter(self.open)))
+            ended = max(int(time.time() * 1000), run.info.start_time)  # a clock may have been put back
+            self.client.set_terminated(run.info.run_id, end_time=ended)
+            self.open.remove(run.info.run_id)
         return True
 
     def _experiment(self, database: Path | None) -> str:
@@ -119,13 +128,18 @@ class Store:
         return str(self.client.create_experiment(self.study["experiment"], location))
 
     def _recall(self) -> None:
-        """Find the study's runs."""
+        """Find the study's runs, and delete all but one of those that are of one row, trial or recipe."""
         of_study, token = f"tags.study = '{self.study['study']}'", None
         while True:
-            page = self.client.search_runs([self.experiment_id], of_study, page_token=token)
+            page = self.client.search_runs(
+                [self.experiment_id], of_study, order_by=[WHOLE_FIRST], page_token=token
+            )
             for run in page:
                 tags = run.data.tags
-                self.runs[next(tags[key] for key in (ROW, TRIAL, RECIPE) if key in tags)] = run.info.run_id
+                key = next(tags[key] for key in (ROW, TRIAL, RECIPE) if key in tags)
+                if self.runs.setdefault(key, run.info.run_id) != run.info.run_id:
+                    self.client.delete_run(run.info.run_id)
+                    continue
                 if RECIPE in tags and run.info.status == "RUNNING":
                     self.open.add(run.info.run_id)
             if not (token := page.token):

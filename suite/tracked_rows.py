@@ -20,10 +20,11 @@ from pydantic import ValidationError
 
 from suite.errors import ConfigError, EnvironmentProblem, ResultError
 from suite.files import file_name, write_atomically
+from suite.masking import masked
 from suite.results import JOURNAL_NAME, MANIFEST_NAME, Row
 from suite.schema import first_error
 from suite.store import CELL, ROW, ROW_FILE, SQLITE, STORE_ERRORS
-from suite.tracking import masked, quiet
+from suite.tracking import quiet
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -26,6 +25,8 @@ from typing import Any, Self, TypeVar
 
 from suite.environment import variables
 from suite.errors import ResultError
+from suite.files import alone
+from suite.masking import masked
 from suite.results import JOURNAL_NAME, MANIFEST_NAME, Journal, Row
 from suite.store import SQLITE, STORE_ERRORS, Store
 
@@ -36,7 +37,10 @@ T = TypeVar("T")
 NOTES_NAME = "tracking.jsonl"
 EXPERIMENT = "nowag-bench"
 RETRY_SECONDS = 60.0  # after a failure the store is left alone this long, so that no two rows wait for it
-QUIET = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
+QUIET = {
+    **{"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR},
+    "mlflow.store.db.utils": logging.CRITICAL,  # pages about an error that it raises, too; we tell it in a line
+}
 MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -51,12 +55,6 @@ MLFLOW_DEFAULTS = {
 def default_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI if the user set it, else a sqlite file in `root`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{root.resolve() / 'mlflow.db'}"
-
-
-def masked(text: str) -> str:
-    """The text with the credentials of every URI in it replaced by ***."""
-    text = re.sub(r"(?<=://)[^/\s]+(?=@)", "***", text)
-    return re.sub(r"([?&][^=&\s]*(?:password|token|secret|key)[^=&\s]*=)[^&\s]+", r"\1***", text, flags=re.I)
 
 
 @contextmanager
@@ -81,11 +79,11 @@ def page_command(uri: str) -> str:
 def sync(out: Path, uri: str) -> tuple[int, int]:
     """Send what the journal in `out` holds and the store lacks -> (rows sent, rows still pending).
 
-    Raises ResultError if there is no journal.
+    Raises ResultError if there is no journal, or while a run, which sends its rows itself, is writing to it.
     """
     if not (out / JOURNAL_NAME).exists():
         raise ResultError(f"{out} has no {JOURNAL_NAME}; name the directory that a run wrote its results to")
-    with Tracker(out, uri) as tracker:
+    with alone(out), Tracker(out, uri) as tracker:
         pass  # entering queues the rows left behind, leaving waits for them
     return tracker.sent, len(tracker.pending())
 
@@ -198,20 +196,22 @@ class Tracker:
     def _recall(self) -> None:
         """Take over what the directory's notes say: the study, and what this store has received."""
         for line in self._lines():
-            if "study" in line and not self._known:
+            if self._study.keys() <= line.keys() and not self._known:
                 self._study, self._known = line, True
             elif line.get("uri") == masked(self.uri) and (line.get("run") or line.get("finished")):
                 self._finished = "finished" in line
-                if not self._finished:
-                    self._received[line["row_id"]] = line["digest"]
+                if not self._finished and "row_id" in line:
+                    self._received[line["row_id"]] = line.get("digest", "")
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         path = self.out / NOTES_NAME
-        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
+        for line in path.read_bytes().split(b"\n") if path.exists() else ():
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue  # blank, or cut short by a kill: its row counts as pending
+                note = json.loads(line.decode())
+            except ValueError:
+                continue  # blank, cut short by a kill or damaged: its row counts as pending
+            if isinstance(note, dict):
+                yield note
 
     def _append(self, line: dict[str, Any]) -> None:
         with (self.out / NOTES_NAME).open("a", encoding="utf-8") as file:

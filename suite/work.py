@@ -28,7 +28,7 @@ from suite.jobs import Job
 from suite.ledger import Entry
 from suite.models import Subject
 from suite.prepare import Prepared, prepare_model, subject_of
-from suite.results import Row
+from suite.results import MANIFEST_NAME, Row
 from suite.scoring import ARITHMETIC, identity, row_id, score
 from suite.speed import Phase, measured
 from suite.survey import survey
@@ -61,6 +61,7 @@ class Stand:
     bench: Bench
     prepared: Prepared
     noise: dict[str, Noise] = field(default_factory=dict)
+    surveyed: dict[str, tuple[Gradients, str | None]] = field(default_factory=dict)  # by id, with what went wrong
     _made: dict[str, Job] = field(default_factory=dict)  # by id
 
     @property
@@ -103,11 +104,17 @@ class Stand:
         return self._made[cell_id]
 
     def survey(self, job: Job) -> Gradients | None:
-        """Whatever a cell takes from the whole model; a failure marks the job."""
-        job.trouble, entry = None, self.prepared.entry(job.cell)
+        """Whatever a cell takes from the whole model, taken once; a failure marks the job."""
+        entry = self.prepared.entry(job.cell)
         if entry is None or not job.cell.needs_gradient:
+            job.trouble = None
             return None
-        return survey(self.subject, job, entry, self.bench.folder, self.bench.device)
+        if job.id not in self.surveyed:
+            job.trouble = None
+            found = survey(self.subject, job, entry, self.bench.folder, self.bench.device)
+            self.surveyed[job.id] = found, job.trouble
+        found, job.trouble = self.surveyed[job.id]
+        return found
 
     def refer(self, evaluation_id: str) -> Noise:
         """The noise floor of an evaluation, once its dense reference is there."""
@@ -214,6 +221,7 @@ def _loaded(job: Job, device: torch.device) -> tuple[Loaded | str, Phase]:
         try:
             return load_cell(job.folder, device=device), loading
         except CheckpointError as error:
+            (job.folder / MANIFEST_NAME).unlink(missing_ok=True)  # run again, the recipe makes what is damaged
             return str(error), loading
 
 

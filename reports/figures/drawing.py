@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from reports.escape import spreadsheet
 from reports.figures.ink import STYLE, lay_out, saved, svg, told
 from reports.wording import Caption
 from suite.files import write_atomically
@@ -45,7 +46,7 @@ class Drawing:
                 "pdf": saved(figure, "pdf"),
                 "svg": told(drawn, self.title, described, ink="black").encode(),
                 "png": saved(figure, "png", dpi=DPI, facecolor="white"),
-                "csv": self.data.to_csv(index=False).encode(),
+                "csv": spreadsheet(self.data),
             }
         for ending, data in files.items():
             write_atomically(to / f"{self.name}.{ending}", data)

@@ -40,20 +40,21 @@ Choice = dict[str, Any]
 def assemble(subject: Subject, job: Job, judge: Judge) -> None:
     """Write every shard that an allocated cell lacks, from those of its bases.
 
-    A base that got into trouble is left out; the cell is marked only if all did. CheckpointError when a shard of
-    another is not there; ConfigError when no choice meets the target.
+    A base that lacks a shard got into trouble, maybe in another process, and is left out; the cell is marked only
+    if all did. ConfigError when no choice meets the target.
     """
     if not isinstance(job.cell.method, Allocated):
         raise ValueError(f"{job.cell.label} is not allocated")
-    bases = [base for base in job.bases if base.trouble is None]
-    for base in job.bases:
-        if base.trouble is not None:
-            logger.warning("%s: %s is left out: %s", job.cell.label, base.cell.label, base.trouble)
-    if not bases:
-        job.trouble = job.bases[0].trouble
-        return
     blocks = decoder_blocks(subject.model)
-    cell, options = CellShards(job, blocks, job.folder), [CellShards(base, blocks, base.folder) for base in bases]
+    cell, all_options = CellShards(job, blocks, job.folder), [CellShards(b, blocks, b.folder) for b in job.bases]
+    options = [option for option in all_options if option.is_whole]
+    for option in all_options:
+        if option not in options:
+            logger.warning("%s: %s could not be made and is left out", job.cell.label, option.job.cell.label)
+    if not options:
+        job.trouble = f"failed: none of the {len(all_options)} cells that it chooses from could be made"
+        return
+    bases = [option.job for option in options]
     identity = digest([LAYOUT, job.id, judge.linearity.id, [base.id for base in bases]])
     choice = read_choice(job.folder)
     if choice is None or choice["id"] != identity:

@@ -29,7 +29,7 @@ def report(options: Options, say: Callable[[str], None], file: Path | None) -> l
     """
     cases = chosen(options)
     if file:
-        _refuse_unwritable(file)
+        refuse_unwritable(file)
     limits = device_ceilings(options.device)
     say(f"{describe()['machine']}; {options.device}, {options.sizes} scale\n{in_words(limits)}\n\n{HEADING}")
     results = []
@@ -42,7 +42,8 @@ def report(options: Options, say: Callable[[str], None], file: Path | None) -> l
     return results
 
 
-def _refuse_unwritable(file: Path) -> None:
+def refuse_unwritable(file: Path) -> None:
+    """ConfigError when `--json` names no file that can be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=file.parent):

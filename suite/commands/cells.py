@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from suite.commands.shared import CellArgument, DeviceOption
+from suite.commands.shared import CellArgument, DeviceOption, check_writable
 
 
 def inspect(cell: CellArgument) -> None:
@@ -22,6 +22,7 @@ def export(
     """Write a compressed cell as a transformers checkpoint with decoded weights."""
     from suite.checkpoint import export_dense
 
+    check_writable("--dense", dense.parent)
     typer.echo(export_dense(cell, dense))
 
 
@@ -36,8 +37,12 @@ def generate(  # noqa: PLR0913 - a command's options
     dense: Annotated[
         bool, typer.Option("--dense", help="Then time the decoded weights as ordinary linears.")
     ] = False,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0: the likeliest token.")] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws, at a temperature above 0.")] = 0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, max=100.0, help="0: the likeliest token.")
+    ] = 0.0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the draws, at a temperature above 0.")
+    ] = 0,
 ) -> None:
     """Generate text straight from a cell's compressed weights, and say how fast that goes."""
     from suite.generate import Wish

@@ -14,6 +14,7 @@ from suite.commands.shared import (
     SetOption,
     WorkersOption,
     check,
+    check_writable_file,
     options,
 )
 
@@ -37,6 +38,8 @@ def plan(  # noqa: PLR0913 - a command's options
     from suite.planning.words import as_json, in_words
     from suite.recipe_file import load_recipe
 
+    if json is not None:
+        check_writable_file("--json", json)
     loaded, where = load_recipe(recipe, override or ()), options(out, offline, device, workers=workers)
     made = planned(loaded, where)
     typer.echo(in_words(made))

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from suite.commands.shared import OpenOption, open_page
-from suite.errors import ConfigError
+from suite.commands.shared import OpenOption, check_writable, open_page
 
 if TYPE_CHECKING:
     from reports.material import Material
@@ -66,11 +65,11 @@ def report(
     from reports.wording import Wording, copy_templates
 
     if copy_to:
+        check_writable("--copy-templates", copy_to)
         copy_templates(copy_to)
         typer.echo(f"templates: {copy_to}; keep what you change, and give the folder as --template")
         return
-    if to.exists() and not to.is_dir():
-        raise ConfigError(f"--to is {to}, which is a file; name a folder")
+    check_writable("--to", to)
     wording = Wording(template)
     if not source:
         source = [str(newest_run(RUNS))]

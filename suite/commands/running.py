@@ -50,7 +50,7 @@ def quickstart(  # noqa: PLR0913 - a command's options
 
     path = Path(recipes.__file__).with_name("everything.yaml" if everything else "quickstart.yaml")
     name = "quickstart-all" if everything else "quickstart"
-    chosen = [f"name={name}-{file_name(model)}", f"models={model}"] if model else []
+    chosen = [f"name={name}-{file_name(model)}", f"models={model}"] if model is not None else []
     run(path, out, offline, device, workers=workers, override=[*chosen, *(override or ())], open_it=open_it)
 
 

@@ -8,6 +8,8 @@ import typer
 if TYPE_CHECKING:
     from suite.runner import Options, Outcome
 
+MOST_WORKERS = 4096  # and CPU threads of one: beyond it, a slip of the finger
+
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for results; each recipe gets its own inside.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use what is on this machine; ask nobody.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
@@ -56,9 +58,37 @@ def options(  # noqa: PLR0913 - those of the commands that run recipes
             f"--executor is {executor!r}.{nearest(executor, list(known))} Allowed: {', '.join(known)}"
         )
     for name, count in (("--workers", workers), ("--cpus", cpus)):
-        if count is not None and count < 1:
-            raise ConfigError(f"{name} is {count}; give a whole number from 1, or leave it out")
+        if count is not None and not 1 <= count <= MOST_WORKERS:
+            raise ConfigError(f"{name} is {count}; give a whole number from 1 to {MOST_WORKERS}, or leave it out")
     return Options(out, offline, device, Workers(known[executor], workers, address, cpus))
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """ConfigError unless files can be written into a folder, which need not be there yet."""
+    from tempfile import TemporaryDirectory
+
+    from suite.errors import ConfigError
+    from suite.files import nearest_existing
+
+    there = nearest_existing(folder)
+    if not there.is_dir():
+        which = "which" if there == folder else f"but {there}"
+        raise ConfigError(f"{option} is {folder}, {which} is a file; name a folder")
+    try:
+        TemporaryDirectory(dir=there).cleanup()
+    except OSError as error:
+        raise ConfigError(
+            f"{option}: nothing can be written to {there} ({error.strerror}); choose another"
+        ) from None
+
+
+def check_writable_file(option: str, file: Path) -> None:
+    """ConfigError unless a file can be written there."""
+    from suite.errors import ConfigError
+
+    if file.is_dir():
+        raise ConfigError(f"{option}: {file} is a folder; name a file")
+    check_writable(option, file.parent)
 
 
 def check() -> None:

@@ -72,7 +72,7 @@ def _left(asked: "TuneRecipe", searched: "Searched") -> "Search":
 def _storage(searched: "Searched", url: str | None) -> str:
     import shlex
 
-    from suite.tracking import masked
+    from suite.masking import masked
     from suite.tuning.storage import journal_path
 
     return shlex.quote(masked(url) if url else str(journal_path(searched.folder)))

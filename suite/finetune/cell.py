@@ -50,7 +50,7 @@ class Tuning:
     @cached_property
     def split(self) -> Split:
         """The same for both stages, so that what judges the second was not trained on in the first."""
-        return Split.drawn(self.tokens, self.settings.validation, self.rng("split"))
+        return Split.drawn(self.tokens, self.settings.judged_by(len(self.tokens)), self.rng("split"))
 
     @cached_property
     def counted(self) -> Counted:

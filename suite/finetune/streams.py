@@ -7,7 +7,6 @@ from torch import Generator, Tensor, nn
 
 from suite.architecture import Block
 from suite.calibrate import Batch, advance, call_on, first_inputs, hidden_of
-from suite.errors import CalibrationError
 from suite.finetune.training import Data, Losses
 
 Pair = tuple[Batch, Batch]
@@ -22,14 +21,8 @@ class Split:
     validation: Tensor
 
     @classmethod
-    def drawn(cls, tokens: Tensor, share: float, rng: Generator) -> "Split":
-        """`share` of the sequences, at least one, is to judge by. CalibrationError when none is left to train."""
-        count = max(1, round(share * len(tokens)))
-        if count >= len(tokens):
-            raise CalibrationError(
-                f"finetune.validation is {share:g} of {len(tokens)} calibration sequences, which leaves none to "
-                "train on; lower it, or raise calibration.sequences"
-            )
+    def drawn(cls, tokens: Tensor, count: int, rng: Generator) -> "Split":
+        """`count` of the sequences are to judge by."""
         order = torch.randperm(len(tokens), generator=rng)
         return cls(tokens[order[count:]], tokens[order[:count]])
 

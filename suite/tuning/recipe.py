@@ -71,7 +71,9 @@ class Tuning(Strict):
     pruner: Literal["halving", "hyperband", "wilcoxon", "none"] = Field(
         default="halving", description="wilcoxon compares windows and uses no proxy"
     )
-    seed: int = Field(default=0, ge=0, description="of the sampler; the recipe's seeds are averaged over")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="of the sampler; the recipe's seeds are averaged over"
+    )
     confirm: tuple[Protocol, ...] = Field(min_length=1, description="protocols that the search never sees")
 
     @field_validator("objectives", "confirm", mode="before")

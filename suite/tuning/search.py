@@ -7,10 +7,9 @@ from pathlib import Path
 import optuna
 import yaml
 
-from suite.files import write_atomically
+from suite.files import alone, write_atomically
 from suite.ledger import save_entry
 from suite.prepare import Prepared, pick_device, subject_of
-from suite.runner import alone
 from suite.schema import digest
 from suite.scoring import Desk
 from suite.speed import at_work

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from optuna import Trial
 from optuna.distributions import (
@@ -11,7 +11,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from methods import METHODS
 from methods.settings import Search, Setting, settings_of
@@ -24,13 +24,16 @@ METHOD = "method"  # the parameter that chooses one of several methods
 Distributions = dict[str, BaseDistribution]
 
 
+Number = int | Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Range(Strict):
     """A range as a recipe writes it."""
 
-    low: int | float
-    high: int | float
+    low: Number
+    high: Number
     log: bool = False
-    step: int | float | None = None
+    step: Number | None = None
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -38,6 +41,8 @@ class Range(Strict):
             raise ValueError(f"low {self.low:g} is above high {self.high:g}")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("log takes a low above 0 and no step")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step {self.step:g} is not above 0")
         return self
 
 

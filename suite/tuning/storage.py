@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from suite.errors import ConfigError, EnvironmentProblem
-from suite.tracking import masked
+from suite.masking import masked
 from suite.tuning.recipe import Tuning
 from suite.tuning.trials import CELLS, QUEUED, RETRY
 

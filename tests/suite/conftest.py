@@ -1,74 +1,20 @@
-"""A tiny Llama with a tokenizer, and texts: real files on disk, made once for each test process."""
+"""Recipes and searches on the tiny model, and functions that run them."""
 
-import inspect
-import json
-import os
-import random
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: no test asks the hub
-
 import pytest
-import torch
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from suite import cli
 from suite.architecture import decoder_blocks, linears
 from suite.config import Recipe
 from suite.models import Subject, load_model
 from suite.runner import Options, Outcome, run
 
-WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
-
 SEARCHED = {"bits": 1, "dim": [2, 4], "iterations": {"low": 1, "high": 6}, "init": ["nowag", "kmeans++"]}
-
-
-def prose(sentences: int, seed: int) -> str:
-    """Sentences of random words, the same for a seed."""
-    draw = random.Random(seed)
-    lines = (" ".join(draw.choices(WORDS, k=draw.randint(5, 12))) for _ in range(sentences))
-    return " ".join(f"{line.capitalize()}." for line in lines)
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE with 300 entries and a BOS token that is not added by itself."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator([prose(300, seed=0)], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """A directory with a two-block Llama: grouped-query attention, tied embeddings, float16 weights."""
-    folder = tmp_path_factory.mktemp("tiny-llama")
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +25,6 @@ def lively(tiny_model: Path) -> Subject:
         for layer in linears(block).values():
             layer.weight.data *= 8
     return subject
-
-
-@pytest.fixture(scope="session")
-def calibration_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """JSON lines with forty short documents."""
-    path = tmp_path_factory.mktemp("texts") / "calibration.jsonl"
-    path.write_text("".join(f'{{"text": "{prose(6, seed=i)}"}}\n' for i in range(40)), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="session")
-def evaluation_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One long document that shares no document with the calibration text."""
-    path = tmp_path_factory.mktemp("texts") / "evaluation.txt"
-    path.write_text(prose(60, seed=1000), encoding="utf-8")
-    return path
 
 
 @pytest.fixture
@@ -170,40 +100,34 @@ def searched_settings() -> dict[str, Any]:
     return dict(SEARCHED)
 
 
-class Mortal:
-    """Attempts at work in children of one process that has imported everything (`zygote.py`).
+@pytest.fixture
+def invoke(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the entry point in this process -> (exit status, standard output, standard error)."""
 
-    The work is a function at the top of a test file, called with paths. An attempt may be killed at any instant.
-    """
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nowag-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        self._zygote = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("zygote.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        )
-
-    def attempt(self, work: Callable[..., object], *paths: Path, seconds: float | None = None) -> bool:
-        """Whether the work was done before it was killed. AssertionError, with what it said, if it failed."""
-        request = [inspect.getfile(work), work.__name__, [str(path) for path in paths], seconds, str(self.log)]
-        self._zygote.stdin.write(f"{json.dumps(request)}\n")
-        self._zygote.stdin.flush()
-        status = int(self._zygote.stdout.readline())
-        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        assert killed or status == 0, self.log.read_text()
-        return not killed
-
-    def close(self) -> None:
-        """End the process."""
-        self._zygote.communicate()
+    return run
 
 
-@pytest.fixture(scope="session")
-def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
-    """One process to fork from, for all tests that kill."""
-    process = Mortal(tmp_path_factory.mktemp("mortal") / "log")
-    yield process
-    process.close()
+@pytest.fixture
+def refused(
+    invoke: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Run a command that has to be refused, in an empty folder of its own -> the one line that says why."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> str:
+        before = set(tmp_path.rglob("*"))
+        status, _, err = invoke(*arguments)
+        assert (status, err.count("\n"), err[:13]) == (2, 1, "nowag-bench: "), err
+        assert set(tmp_path.rglob("*")) == before
+        return err
+
+    return run

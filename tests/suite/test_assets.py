@@ -64,7 +64,7 @@ def broken_pip(monkeypatch):
 
 
 def content(folder):
-    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.txt") if file.is_file()}
 
 
 def test_a_fetched_folder_holds_the_wheel_and_nothing_else(publish, pip):

@@ -22,20 +22,6 @@ from suite.results import JOURNAL_NAME, Journal
 BIN = Path(sys.executable).with_name("nowag-bench")
 
 
-@pytest.fixture
-def invoke(monkeypatch, capsys):
-    """Run the entry point in this process -> (exit status, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nowag-bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model, calibration_text, evaluation_text):
     """A finished run of the tiny recipe with real tracking -> (results folder, what it printed)."""
@@ -154,7 +140,7 @@ EVALUATE_MISTAKES = [
     (["--protocol", "wikitext2-raw"], "the window length is part of the name"),
     (["--protocol", "wikitext2-raw@64", "--source", "missing.txt"], "missing.txt"),
     (["--protocol", "{source: a.txt, lenght: 64}"], "Did you mean 'length'?"),
-    (["--protocol", "{source: a.txt"], "is not a YAML value"),
+    (["--protocol", "{source: a.txt"], "--protocol: not YAML"),
     (["--protocol", "wikitext2-raw@64", "--windows", "0"], "--windows is 0; give a whole number from 1"),
     (["--protocol", "c4@64", "--protocol", "ptb@64", "--source", "a.txt"], "give each its own in a mapping"),
     (["--tasks", "arc_easy", "--windows", "3"], "--windows says more of --protocol"),

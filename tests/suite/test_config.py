@@ -110,7 +110,7 @@ def test_an_override_makes_the_mappings_it_needs_and_reads_yaml():
         ({"methods": {}}, "methods"),
         ({"name": "a/b"}, "name"),
         ({"models": []}, "models"),
-        ({"seeds": ["x"]}, "seeds.0"),
+        ({"seeds": ["x"]}, "seeds is 'x'; give a number"),
         ({"seeds": [1, -1]}, "seeds.1"),
         ({"name": "a" * 101}, "name"),
         ({"evaluation": {"source": "x", "length": 1}}, "evaluation.0.length"),

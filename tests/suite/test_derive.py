@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from methods.rtn import RTN as RTN_CLASS
 from suite import derive, work
 from suite.checkpoint import export_dense, load_cell, read_manifest
 from suite.config import Recipe
@@ -157,3 +158,57 @@ def test_biases_are_corrected_on_the_walk_through_compressed_blocks_too(run_with
     (outcome.folder / "results.jsonl").unlink()
     again, _ = run_with(methods={"cvxq": settings}).rows
     assert again.quality == first.quality
+
+
+def test_an_allocation_does_without_an_option_that_failed(run_with, monkeypatch, caplog):
+    def compress(self, *given, real=RTN_CLASS.compress):
+        if self.bits == 4:
+            raise ValueError("four is too many")
+        return real(self, *given)
+
+    monkeypatch.setattr(RTN_CLASS, "compress", compress)
+    methods = {"allocate": {"methods": [{"rtn": {"bits": [2, 3, 4], "group_size": 16}}], "bits_per_weight": 6}}
+    [row] = run_with(methods=methods).rows
+    assert row.status == "ok" and "RTN 4 bits g16 could not be made and is left out" in caplog.text
+    assert [option for option in row.audit["stages"]["allocation"]["chosen"] if "4 bits" in option] == []
+
+
+def test_an_allocation_fails_with_the_last_of_its_options(run_with, monkeypatch):
+    def compress(*_):
+        raise ValueError("nothing goes")
+
+    monkeypatch.setattr(RTN_CLASS, "compress", compress)
+    methods = {"allocate": {"methods": [{"rtn": {"bits": [2, 3], "group_size": 16}}], "bits_per_weight": 6}}
+    [row] = run_with(methods=methods).rows
+    assert row.status == "failed" and "which it is made from: " in row.reason and "nothing goes" in row.reason
+
+
+def test_a_damaged_record_of_coefficients_is_measured_again(run_with):
+    methods = {"allocate": {"methods": [{"rtn": {"bits": [2, 4], "group_size": 16}}], "bits_per_weight": 4}}
+    outcome = run_with(methods=methods)
+    [record, *_] = sorted(outcome.folder.parent.glob(".linearity/*/block_*.json"))
+    before = json.loads(record.read_text())["responses"]
+    record.write_text("{}")
+    again = run_with(methods=methods, name="again")
+    assert again.rows[0].quality == outcome.rows[0].quality
+    assert json.loads(record.read_text())["responses"] == before
+
+
+def test_gradients_are_looked_up_once_in_a_process(run_with, monkeypatch):
+    asked = []
+    monkeypatch.setattr(work, "survey", lambda *given, real=work.survey: asked.append(given[1].id) or real(*given))
+    assert run_with(methods={"cvxq": {"target": {"bits_per_weight": 5}}}).rows[0].status == "ok"
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["settled.json", "stages.json"])
+def test_a_damaged_record_of_a_cell_that_is_not_finished_is_made_again(run_with, name):
+    methods = {"cvxq": {"target": {"bits_per_weight": 5}}}
+    outcome = run_with(methods=methods)
+    folder = cell_of(outcome, outcome.rows[0])
+    (folder / "manifest.json").unlink()
+    (folder / "block_000.safetensors").unlink()
+    (outcome.folder / "results.jsonl").unlink()
+    (folder / name).write_text("{")
+    [row] = run_with(methods=methods).rows
+    assert row.quality == outcome.rows[0].quality

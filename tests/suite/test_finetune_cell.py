@@ -11,7 +11,7 @@ from suite.architecture import decoder_blocks
 from suite.budget import Budget
 from suite.cell import Cell, build_method
 from suite.compress import Fed, walk
-from suite.errors import CalibrationError, CheckpointError
+from suite.errors import CheckpointError
 from suite.finetune import cell as engine
 from suite.finetune.cell import tune_cell
 from suite.finetune.end_to_end import divergences
@@ -217,9 +217,11 @@ def test_a_base_without_its_shards_is_refused_in_one_line(base, tune, tmp_path):
         tune(replace(base(), folder=tmp_path / "nothing"))
 
 
-def test_a_single_sequence_cannot_be_split(tune):
-    with pytest.raises(CalibrationError, match="leaves none to train on; lower it, or raise"):
-        tune(tokens=TOKENS[:1])
+@pytest.mark.parametrize(("share", "sequences", "fits"), [(0.25, 1, False), (0.25, 2, True), (0.9, 4, False)])
+def test_at_least_one_sequence_is_judged_by_and_one_trained_on(share, sequences, fits):
+    reason = Finetune(validation=share).unfit(sequences)
+    assert fits is (reason is None)
+    assert fits or "leaves none to train on; lower it, or raise calibration.sequences" in reason
 
 
 def test_the_variant_says_what_differs_from_the_defaults():

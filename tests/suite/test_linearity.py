@@ -116,7 +116,7 @@ def test_the_model_is_left_as_it_was(source, tmp_path):
 
 
 def test_what_was_measured_is_not_measured_again(source, measured, tmp_path, monkeypatch):
-    write, written = linearity.write_atomically, []
+    write, written = linearity.write_signed, []
 
     def once(path, data):
         if written:
@@ -124,10 +124,10 @@ def test_what_was_measured_is_not_measured_again(source, measured, tmp_path, mon
         written.append(path)
         write(path, data)
 
-    monkeypatch.setattr(linearity, "write_atomically", once)
+    monkeypatch.setattr(linearity, "write_signed", once)
     with pytest.raises(KeyboardInterrupt):
         measure(source, tmp_path, CPU)
-    monkeypatch.setattr(linearity, "write_atomically", lambda *each: written.append(each[0]) or write(*each))
+    monkeypatch.setattr(linearity, "write_signed", lambda *each: written.append(each[0]) or write(*each))
     assert measure(source, tmp_path, CPU).responses == measured.responses
     assert [path.name for path in written] == ["block_000.json", "block_001.json"]
     assert measure(source, tmp_path, CPU).spent["forward_passes"] == 1 + 14 * 2 * 2 and len(written) == 2

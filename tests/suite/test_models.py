@@ -121,6 +121,13 @@ def test_a_missing_shard_is_named(folder):
     refused(folder, "lacks model-00002-of-00002.safetensors")
 
 
+def test_an_index_names_no_file_elsewhere(folder):
+    (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
+    index = {"weight_map": {"model.norm.weight": "../outside.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(folder, "names '../outside.safetensors', which is no plain file name")
+
+
 def test_a_directory_without_config_is_no_model(folder):
     (folder / "config.json").unlink()
     refused(folder, "has no config.json")

@@ -18,6 +18,7 @@ from suite.planning.forecast import spread
 from suite.planning.plan import plan
 from suite.planning.words import as_json, duration, in_words
 from suite.runner import Options, run
+from suite.signed import write_signed
 from suite.sizes import Layout
 
 pytestmark = pytest.mark.usefixtures("no_tracking")
@@ -94,7 +95,7 @@ def test_the_plan_of_a_half_done_run_says_what_is_left(plan_with, run_with, tmp_
     cell = tmp_path / "out/tiny/cells" / rows[2].cell_id
     (cell / "manifest.json").unlink()
     (cell / "block_001.safetensors").unlink()
-    (cell / "block_000.json").write_text("{}")  # notes, which finishing took away
+    write_signed(cell / "block_000.json", {})  # notes, which finishing took away
     found = plan_with()
     left = only(found).cells[2]
     assert (left.blocks_there, left.finished, left.rows_missing) == (1, False, 1)

@@ -9,10 +9,11 @@ import pytest
 from suite import reevaluate as work
 from suite.config import Recipe
 from suite.errors import CalibrationError, CheckpointError, ConfigError, ResultError
+from suite.files import alone
 from suite.protocols import Protocol
 from suite.reevaluate import Wish, reevaluate
 from suite.results import JOURNAL_NAME, Journal, Row
-from suite.runner import Options, alone, run
+from suite.runner import Options, run
 
 pytestmark = pytest.mark.usefixtures("no_tracking")
 

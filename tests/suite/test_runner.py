@@ -17,7 +17,8 @@ from suite.architecture import decoder_blocks, linears
 from suite.checkpoint import export_dense, load_cell, read_manifest
 from suite.config import Recipe
 from suite.errors import CalibrationError, CheckpointError, ConfigError, ResultError
-from suite.runner import Options, alone, run
+from suite.files import alone
+from suite.runner import Options, run
 from suite.speed import Phase
 
 pytestmark = pytest.mark.usefixtures("no_tracking")
@@ -159,15 +160,15 @@ def test_the_same_recipe_twice_gives_the_same_bytes(recipe_values, tmp_path):
 def test_a_walk_that_was_killed_goes_on_to_the_same_end(recipe_values, tmp_path, monkeypatch, method):
     recipe = Recipe.model_validate(recipe_values | {"methods": {method: {}}})
     whole = run(recipe, Options(tmp_path / "whole", offline=True))
-    write, calls = compress.write_shard, []
+    put, calls = compress._put, []
 
     def killed(*arguments):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        write(*arguments)
+        put(*arguments)
 
-    monkeypatch.setattr(compress, "write_shard", killed)
+    monkeypatch.setattr(compress, "_put", killed)
     with pytest.raises(KeyboardInterrupt):
         run(recipe, Options(tmp_path / "torn", offline=True))
     resumed = run(recipe, Options(tmp_path / "torn", offline=True))

@@ -2,12 +2,14 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 import torch
 
 from suite.config import Recipe
 from suite.errors import CalibrationError
+from suite.runner import bounds_of
 from suite.schedule import ATTEMPTS, Ended, Found, GivenUp, Here, Schedule
 from suite.work import Bench
 
@@ -111,16 +113,39 @@ def test_what_needs_a_piece_that_was_given_up_needs_those_that_take_its_place():
     assert pool.most == 2  # b was not begun beside them
 
 
-def test_what_is_begun_is_said_with_what_is_left_and_how_long_that_takes(caplog, monkeypatch):
-    clock = iter(range(0, 1000, 10))  # each look at it is ten seconds later
-    monkeypatch.setattr("suite.schedule.time.monotonic", lambda: next(clock))
+@dataclass
+class Slow(Staff):
+    """Each piece takes ten seconds."""
+
+    clock: float = 0.0
+
+    def wait(self):
+        self.clock += 10
+        return super().wait()
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    pool = Slow(slots=1)
+    monkeypatch.setattr("suite.schedule.time.monotonic", lambda: pool.clock)
+    return pool
+
+
+def test_what_is_begun_is_said_with_what_is_left_and_how_long_that_takes(slow, caplog):
     with caplog.at_level("INFO"):
-        done(Staff(slots=1), *((Piece(name), ()) for name in "abc"))
-    assert caplog.messages == [
+        done(slow, *((Piece(name), ()) for name in "abc"))
+    assert [message for message in caplog.messages if "begun" in message] == [
         "a: begun; 0 pieces of work done, 3 to do",
-        "b: begun; 1 pieces of work done, 2 to do, about 20 s left",
-        "c: begun; 2 pieces of work done, 1 to do, about 10 s left",
+        "b: begun; 1 pieces of work done, 2 to do, 33% of the time, about 20 s left",
+        "c: begun; 2 pieces of work done, 1 to do, 67% of the time, about 10 s left",
     ]
+
+
+def test_a_line_now_and_then_tells_of_all_the_work(slow, caplog):
+    with caplog.at_level("INFO"):
+        done(slow, *((Piece(name), ()) for name in "abcd"))
+    told = [message for message in caplog.messages if "begun" not in message]
+    assert told == ["2 pieces of work done, 2 to do, 50% of the time, about 20 s left"]
 
 
 def test_here_each_finding_is_handed_over_before_the_next_is_sought(tiny_bench):
@@ -149,3 +174,11 @@ def test_here_an_error_ends_everything_and_keeps_its_kind(tiny_bench):
 
     with pytest.raises(CalibrationError, match="no tokens"):
         done(Here(tiny_bench), (Failing("f"), ()))
+
+
+@pytest.mark.parametrize(("blocks", "parts"), [(32, 2), (80, 8), (4, 4), (6, 3), (5, 1)])
+def test_parts_of_a_walk_cover_all_blocks_and_later_ones_have_fewer(blocks, parts):
+    bounds = bounds_of(blocks, parts)
+    lengths = [stop - start for start, stop in pairwise(bounds)]
+    assert (bounds[0], sum(lengths), len(lengths)) == (0, blocks, parts)
+    assert min(lengths) > 0 and lengths[0] == max(lengths)

@@ -13,8 +13,9 @@ from mlflow.entities import Run
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 
 from suite.errors import ResultError
+from suite.masking import masked
 from suite.results import JOURNAL_NAME, Journal, Row, TaskScore
-from suite.tracking import NOTES_NAME, Tracker, default_uri, masked, page_command, quiet, sync
+from suite.tracking import NOTES_NAME, Tracker, default_uri, page_command, quiet, sync
 
 AWAY = "http://user:secret@127.0.0.1:9"
 MakeRow = Callable[..., Row]

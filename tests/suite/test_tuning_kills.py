@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - imported here, it need not be in each attempt
 import optuna
 import pytest
-import transformers.models.llama.modeling_llama  # noqa: F401
+from harness import NAME, STORE, lay_out, rows_of
 
 from suite.recipe_file import load_recipe
-from suite.results import JOURNAL_NAME, Journal
+from suite.results import JOURNAL_NAME
 from suite.tuning.best import BEST_NAME, write_best
 from suite.tuning.recipe import load_tune_recipe
 from suite.tuning.search import Options, search
 from suite.tuning.storage import journal_path, open_storage
 from suite.tuning.trials import BITS, CELLS, RUNGS, measured_trials
 
-TRIALS, STORE = 6, "mlflow.db"
-VARYING = {"cost", "created", "environment"}
+TRIALS = 6
 
 
 def tune(folder: Path) -> None:
@@ -40,11 +38,6 @@ class Whole:
     seconds: float
 
 
-def lay_out(folder: Path) -> None:
-    """MLflow's tables in a file of their own: that takes seconds."""
-    mlflow.MlflowClient(f"sqlite:///{folder / STORE}").search_experiments(max_results=1)
-
-
 @pytest.fixture(scope="module")
 def prepared(mortal, tmp_path_factory, tiny_model, calibration_text, evaluation_text):
     """A function that puts a search of six trials into a folder."""
@@ -58,7 +51,7 @@ def prepared(mortal, tmp_path_factory, tiny_model, calibration_text, evaluation_
         usual = {"trials": TRIALS, "rungs": {"blocks": 2, "windows": 1}, "unnamed": "default", "confirm": confirm}
         searched = {"bits": 1, "dim": [2, 4], "iterations": {"low": 1, "high": 20}, "init": ["nowag", "kmeans++"]}
         values = {
-            "name": "killed",
+            "name": NAME,
             "models": str(tiny_model),
             "calibration": {"source": str(calibration_text), "sequences": 4, "length": 32},
             "evaluation": {"source": str(evaluation_text), "windows": 3, "length": 32},
@@ -82,7 +75,7 @@ def whole(mortal, prepared, tmp_path_factory) -> Whole:
 
 
 def study_of(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name=None, storage=open_storage(folder / "killed", None))
+    return optuna.load_study(study_name=None, storage=open_storage(folder / NAME, None))
 
 
 def trials_of(folder: Path) -> list[dict[str, Any]]:
@@ -94,14 +87,9 @@ def trials_of(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def rows_of(folder: Path) -> dict[str, dict[str, Any]]:
-    rows = Journal(folder / "killed" / JOURNAL_NAME).rows()
-    return {row.row_id: row.model_dump(exclude=VARYING) for row in rows}
-
-
 def weights_of(folder: Path) -> set[str]:
     """The cells that have weights."""
-    return {path.parent.name for path in (folder / "killed" / "cells").rglob("*.safetensors")}
+    return {path.parent.name for path in (folder / NAME / "cells").rglob("*.safetensors")}
 
 
 def tracked(folder: Path) -> list[tuple[str, str, str]]:
@@ -121,7 +109,7 @@ def check(folder: Path) -> None:
     study, rows = study_of(folder), rows_of(folder)
     trials = measured_trials(study)
     assert len(trials) == TRIALS and not any(each.state.name == "RUNNING" for each in study.trials)
-    lines = (folder / "killed" / JOURNAL_NAME).read_text().splitlines()
+    lines = (folder / NAME / JOURNAL_NAME).read_text().splitlines()
     assert len(lines) == len(rows)
     for trial in trials:
         [cell] = trial.user_attrs[CELLS]
@@ -132,8 +120,8 @@ def check(folder: Path) -> None:
     ]
     assert tracked(folder) == sorted((*one, "FINISHED") for one in ids)
     assert weights_of(folder) == set(study.best_trial.user_attrs[CELLS])
-    assert load_recipe(folder / "killed" / BEST_NAME).methods["nowag-vq"]
-    assert not list((folder / "killed").glob(f"{journal_path(folder).name}.lock*"))
+    assert load_recipe(folder / NAME / BEST_NAME).methods["nowag-vq"]
+    assert not list((folder / NAME).glob(f"{journal_path(folder).name}.lock*"))
 
 
 def kill(mortal, folder: Path, draw: random.Random, kills: int, seconds: float) -> int:
@@ -161,5 +149,5 @@ def test_a_search_killed_again_and_again_ends_as_one_that_never_was(
         assert trials_of(folder) == trials_of(whole.folder), f"seed {seed}, round {number}"
         for one, other in zip(rows_of(folder).values(), rows_of(whole.folder).values(), strict=True):
             assert one == other
-        best = [(each / "killed" / BEST_NAME).read_text() for each in (folder, whole.folder)]
+        best = [(each / NAME / BEST_NAME).read_text() for each in (folder, whole.folder)]
         assert best[0] == best[1]

@@ -78,7 +78,7 @@ def test_a_search_takes_one_model(tune_values, write_recipe):
         ({"init": {"low": 1, "high": 2}}, "is no number"),
         ({"bits": 1}, "nothing to search"),
         ({"init": ["nowag", "kmean"]}, r"methods.nowag-vq.init: .*'kmean'"),
-        ({"dim": 4, "bits": "two"}, "methods.nowag-vq.bits: .*'two'"),
+        ({"dim": 4, "bits": "two"}, "methods.nowag-vq.bits is 'two'; give a number"),
         ({"damping": {"low": -1, "high": 1}}, "methods.nowag-vq.damping: .*-1"),
         ({"statistics": ["dense", "sequentiall"]}, "methods.nowag-vq.statistics is 'sequentiall'"),
     ],

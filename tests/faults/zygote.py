@@ -51,6 +51,8 @@ def attempt(work: Callable[..., object], paths: list[str], log: str) -> None:
     try:
         work(*map(Path, paths))
         code = 0
+    except SystemExit as ending:
+        code = int(ending.code or 0)
     except BaseException:  # noqa: BLE001 - the parent's code must never run in the child
         traceback.print_exc()
         code = 1
