@@ -232,10 +232,13 @@ def _wanted(jobs: Sequence[Job]) -> list[Job]:
 
 
 def walks_of(stand: Stand, jobs: Sequence[Job], slots: int) -> list[tuple[list[Job], list[Walk]]]:
-    """Cells in groups that share a walk, each with what is left of it: parts for the workers at its disposal."""
+    """Cells in groups that share a walk, each with what is left of it: parts for the workers at its disposal.
+
+    Those that are fed no tokens are done in a moment, and keep no worker from the others.
+    """
     together = groups(jobs)
     unfinished = [[job for job in group if not is_finished(job.folder, job.id)] for group in together]
-    workers = slots // max(1, sum(map(bool, unfinished)))
+    workers = slots // max(1, sum(any(job.cell.budget for job in todo) for todo in unfinished))
     return [
         (group, _walks(stand, todo, workers) if todo else [])
         for group, todo in zip(together, unfinished, strict=True)

@@ -1,5 +1,7 @@
 """The smallest kernel there is: whether Triton can compile here at all."""
 
+from contextlib import nullcontext
+
 import torch
 import triton
 import triton.language as tl
@@ -15,6 +17,9 @@ def _add_one(x, SIZE: tl.constexpr):
 def probe(device: torch.device) -> None:
     """Compile and run it. RuntimeError where the result is wrong; what Triton raises where it cannot."""
     x: Tensor = torch.zeros(16, device=device)
-    _add_one[(1,)](x, SIZE=16)
+    with (
+        torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    ):  # Triton launches on the current one
+        _add_one[(1,)](x, SIZE=16)
     if not bool((x == 1).all()):
         raise RuntimeError("a Triton kernel gave a wrong result")

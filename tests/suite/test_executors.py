@@ -274,3 +274,11 @@ def test_a_task_asks_for_the_memory_that_its_work_demands_as_far_as_a_node_has_i
         cluster.Cluster(bench, None, 2).start(work)
     assert (ray.asked[0]["memory"], ray.asked[0]["num_cpus"]) == (wanted if enough else wanted - 10, 2)
     assert ("no node has more" in caplog.text) is not enough
+
+
+def test_cells_without_tokens_keep_no_worker_from_a_walk(recipe_values, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "LEAST_BLOCKS", 1)
+    recipe = Recipe.model_validate(recipe_values)  # dense and rtn need no tokens, nowag-p does
+    stand = Bench(recipe, tmp_path / "out", torch.device("cpu"), offline=True).stand(recipe.models[0])
+    found = runner.walks_of(stand, list(stand.jobs.values()), 2)
+    assert sorted(len(walks) for _, walks in found) == [2, 2]
