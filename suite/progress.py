@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console
@@ -49,7 +50,7 @@ def without_lines() -> Iterator[None]:
 
 @contextmanager
 def within(whole: Callable[[float], str]) -> Iterator[None]:
-    """Inside, every loop also says what `whole` says of all the work, given the part of the loop that is done."""
+    """Inside, loops also say what `whole` says of all the work, given what part of their time is over."""
     before = _whole.set(whole)
     try:
         yield
@@ -74,29 +75,54 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         yield from _lines(items, what, count)
 
 
+@dataclass
+class Pace:
+    """How fast the items of a loop go. The first one, which compiles kernels and fills caches, is no measure."""
+
+    total: int
+    start: float  # on whatever clock
+    first: float = 0.0  # when the first item was done
+
+    def left(self, done: int, now: float) -> float:
+        """Seconds until all items are done, once so many are."""
+        if done == 1:
+            self.first = now
+        rate = (now - self.first) / (done - 1) if done > 1 else now - self.start
+        return rate * (self.total - done)
+
+    def part(self, left: float, now: float) -> float:
+        """The part of the loop's time that is over."""
+        passed = now - self.start
+        return passed / (passed + left) if passed else 0.0
+
+
 def _bar(items: Iterable[T], what: str, total: int | None, console: Console) -> Iterator[T]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    pace = Pace(total or 0, time.monotonic())
     with Progress(*columns, *times, console=console, transient=True) as progress:
-        task = progress.add_task(what + _in_all(0, total), total=total)
+        task = progress.add_task(what + _in_all(0.0, total), total=total)
         for done, item in enumerate(items, 1):
             yield item
-            progress.update(task, completed=done, description=what + _in_all(done, total))
+            now = time.monotonic()
+            part = pace.part(pace.left(done, now), now)
+            progress.update(task, completed=done, description=what + _in_all(part, total))
 
 
 def _lines(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
-    start = last = time.monotonic()
+    last = time.monotonic()
+    pace = Pace(total or 0, last)
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
+        left = pace.left(done, now)
         if total and now - last >= LINE_EVERY_SECONDS and _lines_wanted.get():
             last = now
-            left = (now - start) / done * (total - done)
-            said = _in_all(done, total)
+            said = _in_all(pace.part(left, now), total)
             logger.info("%s: %d of %d, about %.0f s left%s", what, done, total, left, said)
 
 
-def _in_all(done: int, total: int | None) -> str:
+def _in_all(part: float, total: int | None) -> str:
     """What is to be said of all the work, after a semicolon; nothing where nobody knows."""
     whole = _whole.get()
-    return f"; {whole(done / total)}" if whole and total else ""
+    return f"; {whole(part)}" if whole and total else ""

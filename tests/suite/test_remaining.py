@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from suite.progress import Pace
 from suite.remaining import Expected, Remaining
 
 GUESSES = {"walk": 10.0, "sequential walk": 4.0, "measure": 1.0}  # seconds of one piece
@@ -72,3 +73,10 @@ def test_a_piece_that_takes_longer_than_was_thought_is_as_good_as_done():
     left.add("b", Expected("walk", 1.0))
     left.done("a", 1.0)
     assert left.left({"b": (5.0, 0.0)}) == 0.0
+
+
+def test_a_slow_first_item_is_no_measure_for_the_others():
+    pace = Pace(32, start=100.0)
+    assert pace.left(1, 136.0) == 36 * 31  # nothing else is known
+    assert pace.left(3, 154.0) == 9 * 29
+    assert pace.part(9 * 29, 154.0) == 54 / (54 + 9 * 29)
