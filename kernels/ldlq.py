@@ -28,13 +28,14 @@ def block_ldl(h: Tensor, block: int) -> tuple[Tensor, Tensor]:
 
     torch.linalg.LinAlgError where H is not positive definite.
     """
-    root = torch.linalg.cholesky(h).contiguous()  # [n, n]
-    corners = diagonal_blocks(root, block)
-    columns = root.view(len(h), -1, block).transpose(0, 1)  # [blocks, n, block]
+    root = torch.linalg.cholesky(h)  # [n, n]
+    by_column = root.mT.contiguous()  # as it is laid out already: no copy
+    corners = diagonal_blocks(by_column, block).mT.contiguous()
+    columns = by_column.view(-1, block, len(h)).mT  # [blocks, n, block]
     for first in range(0, len(corners), LDL_BLOCKS):  # in place: L takes the room of the root
         part = slice(first, first + LDL_BLOCKS)
         columns[part] = torch.linalg.solve_triangular(corners[part], columns[part], upper=False, left=False)
-    return root, corners @ corners.mT
+    return by_column.mT, corners @ corners.mT
 
 
 def ldlq(weight: Tensor, lower: Tensor, quantize: Quantize, block: int) -> tuple[Tensor, Tensor]:

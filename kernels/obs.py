@@ -76,7 +76,8 @@ def upper_factor(h: Tensor) -> Tensor:
 
     H read backwards is L Lᵀ; then L⁻¹ read backwards is U, and H⁻¹ itself is never formed.
     """
-    lower = torch.linalg.cholesky(h.flip(0, 1))
+    lower = h.flip(0, 1).mT  # H is symmetric, and by columns a factor takes its room
+    torch.linalg.cholesky(lower, out=lower)
     inverse = torch.eye(len(h), dtype=h.dtype, device=h.device).mT  # laid out by columns: it is solved in place
     torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
     del lower  # [n, n] each: room for the last copy

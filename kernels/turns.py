@@ -15,6 +15,9 @@ from kernels.format import BYTES, FLOATS, Part
 from kernels.hadamard import Rotation
 from kernels.packing import pack, row_bytes
 
+TURNED_AT_ONCE = 1 << 27
+"""Numbers of H in one product: half a GiB, all of it up to 11,585 inputs."""
+
 
 @dataclass(frozen=True, eq=False)
 class Turns:
@@ -49,8 +52,14 @@ class Turns:
         return self.into.turn(self.out.turn(weight.T).T)
 
     def gram(self, gram: Tensor) -> Tensor:
-        """H [in, in], turned."""
-        return self.into.turn(self.into.turn(gram).T)
+        """H [in, in], turned, some rows at a time and then some columns, which needs no second matrix as large."""
+        turned = torch.empty_like(gram)
+        few = max(1, TURNED_AT_ONCE // len(gram))
+        for rows, given in zip(torch.split(turned, few), torch.split(gram, few), strict=True):
+            rows.copy_(self.into.turn(given))
+        for columns in torch.split(turned, few, dim=1):
+            columns.copy_(self.into.turn(columns.T).T)
+        return turned.mT
 
     def back(self, weight: Tensor) -> Tensor:
         """The inverse of `weight`."""

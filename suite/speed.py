@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from suite.environment import GIB
+from suite.errors import ConfigError
 
 
 @dataclass
@@ -63,6 +64,23 @@ def at_work(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def limited(device: torch.device, gib: float) -> Iterator[None]:
+    """Inside, this process may take so many GiB of a GPU and no more, what the allocator keeps unused included.
+
+    ConfigError for a CPU.
+    """
+    if device.type != "cuda":
+        raise ConfigError(f"device_gib is {gib:g}, a limit of GPU memory, and this is {device}: leave it out")
+    whole = torch.cuda.get_device_properties(device).total_memory / GIB
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gib / whole), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
 def _reset_resident_peak() -> None:

@@ -30,6 +30,7 @@ class Plan(Strict):
     calibration: str = Field(default="boolq", description="a text, as in a recipe")
     evaluation: str = Field(default="xsum", description="another text")
     folder: Path | None = Field(default=None, description="where the model is kept, and found again")
+    device_gib: float | None = Field(default=None, gt=0, description="of GPU memory, no more may be taken")
     workers: int = Field(default=1, ge=1, description="above 1 the recipe is run once more, by so many")
     executor: Literal["local", "ray"] = "local"
 

@@ -22,7 +22,7 @@ from suite.prepare import subject_of
 from suite.quality import CHANGED, NOISE_WINDOWS
 from suite.results import Row
 from suite.runner import Options, Outcome, run
-from suite.speed import Phase, at_work, measured
+from suite.speed import Phase, at_work, limited, measured
 from suite.synthetic import shape_named, synthesize
 from suite.work import Bench
 
@@ -96,6 +96,8 @@ def measure(plan: Plan, device: torch.device, told: Callable[[Stage], None]) -> 
     found = Found(plan, told, all_blocks=shape_named(plan.shape).blocks)
     with ExitStack() as stack:
         stack.enter_context(at_work(device))
+        if plan.device_gib is not None:
+            stack.enter_context(limited(device, plan.device_gib))
         results = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nowag-bench-", dir=_near(plan))))
         model = (plan.folder or results) / "model"
         recipe = plan.recipe(model)  # mistakes come before work

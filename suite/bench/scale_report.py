@@ -17,11 +17,13 @@ from suite.synthetic import shape_named
 
 STAGES = f"{'stage':32}{'seconds':>10}{'rate':>17}{'host GiB':>10}{'GPU GiB':>9}{'all blocks, s':>15}"
 METHODS = (
-    f"{'method':32}{'compress s':>11}{'s/block':>9}{'share':>7}{'evaluate s':>12}{'bits':>7}{'perplexity':>12}"
+    f"{'method':32}{'compress s':>11}{'s/block':>9}{'share':>7}{'GPU GiB':>9}"
+    f"{'evaluate s':>12}{'bits':>7}{'perplexity':>12}"
 )
 EXPLANATION = (
     "rate: operations from shapes (forward 2 x tokens x weights, statistics 2 x tokens x inputs², attention's\n"
-    "own products left out), or bytes of files; peaks of the recipe's stages: the highest of its cells;\n"
+    "own products left out), or bytes of files; peaks of the recipe's stages: the highest of its cells; that of\n"
+    "a method is the highest of what its cell shares and what is its own;\n"
     "all blocks: seconds here times the whole shape's operations or bytes over those here, an estimate;\n"
     "share: of the seconds of all methods"
 )
@@ -77,6 +79,7 @@ def method_line(row: Row, found: Found) -> str:
     seconds = row.cost.compress_seconds
     return (
         f"{row.label:32}{seconds:>11.2f}{seconds / found.blocks:>9.3f}{seconds / (total or 1.0):>7.0%}"
+        f"{_gib(row.cost.peak_device_memory_gib):>9}"
         f"{row.cost.evaluate_seconds:>12.2f}{row.size.stored_bits_per_weight:>7.2f}{row.quality.perplexity:>12.6g}"
     )
 

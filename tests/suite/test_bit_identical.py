@@ -104,3 +104,11 @@ def test_the_same_recipe_in_another_process_gives_the_same_shards_to_the_bit(fir
 @pytest.mark.slow
 def test_two_threads_twice_give_the_same_shards_to_the_bit(made):
     assert made(2) == made(2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_one_gpu_another_process_gives_the_same_shards_to_the_bit(made):
+    first, second = made(2, "cuda"), made(2, "cuda")
+    assert len(first) > 3 * len(OWN) and first.keys() == second.keys()
+    assert [name for name, digest in first.items() if second[name] != digest] == []

@@ -10,10 +10,12 @@ from suite.bench.plan import plan_of
 from suite.bench.scale import Agreement, Amounts, Found, Stage, agreement
 from suite.bench.scale_report import in_words, method_line, report, stage_line, whole_line
 from suite.demand import Dimensions, dimensions_of
+from suite.environment import GIB
 from suite.errors import ConfigError
 from suite.executors import Workers
 from suite.models import load_model
 from suite.sizes import Layout
+from suite.speed import limited
 from suite.streaming import HELD_GIB
 from suite.synthetic import Draw, synthesize
 
@@ -89,6 +91,7 @@ def test_full_size_is_7b_at_the_published_settings():
         ("shape=tony", "no shape 'tony'. Did you mean 'tiny'"),
         ("blocks=7", "blocks is 7; tiny has 6, so give 1 to 6"),
         ("windows=0", "--set.windows: input should be greater than or equal to 1"),
+        ("device_gib=0", "--set.device_gib: input should be greater than 0"),
         ("executor=slurm", "--set.executor: input should be 'local' or 'ray'"),
     ],
 )
@@ -101,6 +104,21 @@ def test_a_method_that_there_is_not_is_refused_before_a_model_is_drawn(quick, tm
     with pytest.raises(ConfigError, match="only scale: methods: no method 'wonda'|wonda"):
         scale.measure(quick.model_copy(update={"methods": {"wonda": {}}}), CPU, lambda _: None)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_limit_of_gpu_memory_is_of_a_gpu(quick, tmp_path):
+    with pytest.raises(ConfigError, match="device_gib is 24, a limit of GPU memory, and this is cpu"):
+        scale.measure(quick.model_copy(update={"device_gib": 24.0}), CPU, lambda _: None)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_limit_of_gpu_memory_holds_inside_alone():
+    gpu = torch.device("cuda", 0)
+    with limited(gpu, 1.0), pytest.raises(torch.OutOfMemoryError):
+        torch.empty(2 * GIB, dtype=torch.uint8, device=gpu)
+    torch.empty(2 * GIB, dtype=torch.uint8, device=gpu)
 
 
 def test_rows_of_several_workers_are_held_against_the_noise_floor(make_row):
