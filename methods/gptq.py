@@ -91,9 +91,11 @@ class GPTQ:
         found = factored(ordered, self.damping, upper_factor, for_dead(statistics)[order])
         solved = torch.empty_like(alive)
         solved[:, order] = self._solve(alive[:, order], found.factor, grids, order)
+        audit = found.audit
+        del found, ordered  # [in, in] each: room for what follows
         quantized = grids.encode(solved, r_out, r_in)
         error = gram_error(weight.float(), quantized.dequantize(), gram)
-        return Compressed(quantized, {**statistics.audit(), **found.audit, "gram_error": error})
+        return Compressed(quantized, {**statistics.audit(), **audit, "gram_error": error})
 
     def _solve(self, weight: Tensor, upper: Tensor, grids: Grids, order: Tensor) -> Tensor:
         """Ŵ [out, in], columns in `order` [in]; grids that are not static are set as their groups begin."""

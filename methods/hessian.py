@@ -89,7 +89,7 @@ def factored(
             result = None
         finally:
             diagonal.copy_(before)
-        if result is not None and bool(result.isfinite().all()):
+        if result is not None and bool(torch.stack(result.aminmax()).isfinite().all()):  # takes no room
             return Factored(result, damping, raised)
         if damping >= MOST:
             raise ValueError(f"H is not positive definite, even with {damping:g} x mean(h) added to its diagonal")

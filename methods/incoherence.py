@@ -45,6 +45,10 @@ class Incoherence:
         """
         rescale = stored(balance(weight, gram, self.damping), dtype, "input scales") if self.rescale else None
         s = torch.ones_like(weight[0]) if rescale is None else rescale.float()
+        turned = turns.weight(weight * s)  # before H, whose factors leave little room
+        scale = stored((turned.square().mean().sqrt() / self.size)[None], dtype, "scale")
+        target = turned / torch.where(scale > 0, scale.float(), 1)
+        del turned
         turned_gram: list[Tensor] = []
 
         def factor(damped: Tensor) -> Tensor:
@@ -52,11 +56,7 @@ class Incoherence:
             return block_ldl(turned_gram[0], self.block)[0]
 
         regular = factored(gram, self.damping, factor)
-        (h,), lower = turned_gram, regular.factor
-        turned = turns.weight(weight * s)
-        scale = stored((turned.square().mean().sqrt() / self.size)[None], dtype, "scale")
-        target = turned / torch.where(scale > 0, scale.float(), 1)
-        return Incoherent(target, h, lower, scale, rescale, regular.audit)
+        return Incoherent(target, turned_gram[0], regular.factor, scale, rescale, regular.audit)
 
 
 def balance(weight: Tensor, gram: Tensor, damping: float) -> Tensor:

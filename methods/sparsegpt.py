@@ -87,7 +87,9 @@ class SparseGPT:
 
         run = pattern.of if pattern else 1
         solved = solve_columns(alive, upper, choose, -(-self.block_size // run) * run)
+        damped = found.audit
+        del found, upper  # [in, in]: room for what follows
         outcome = pruned(stored(solved, weight.dtype, "updated weights"), keep.T.contiguous(), pattern)
         error = gram_error(original, solved, gram)
-        audit = {**outcome.audit, **statistics.audit(), **found.audit, "gram_error": error}
+        audit = {**outcome.audit, **statistics.audit(), **damped, "gram_error": error}
         return Compressed(outcome.format, audit)

@@ -33,7 +33,7 @@ class Batch:
 
     hidden: Tensor  # [sequences, length, width], the input of the next block
     calls: list[Call]  # by block: positional arguments after the hidden states, and keyword arguments
-    waits: bool = False  # in host memory, for want of room on the device
+    waits: bool  # in host memory, for want of room on the device
 
 
 @torch.no_grad()
@@ -61,16 +61,18 @@ def first_inputs(model: nn.Module, tokens: Tensor, batch_size: int, device: torc
                     f"{type(model).__name__} ran {len(seen)} of its {len(blocks)} decoder blocks; this "
                     "architecture cannot be walked block by block"
                 )
-            batches.append(Batch(seen[0][0], [call for _, call in seen]))
+            hidden = seen[0][0]
+            waits = hidden.nbytes // hidden.shape[:2].numel() * tokens.numel() > HIDDEN_ON_DEVICE_BYTES
+            batches.append(Batch(_kept(hidden, device, waits), [call for _, call in seen], waits))
     _share_equal_tensors(batches)
-    waits = sum(batch.hidden.nbytes for batch in batches) > HIDDEN_ON_DEVICE_BYTES
-    for batch in batches:
-        batch.waits = waits
-        if not waits:
-            batch.hidden = batch.hidden.to(device)
-        elif device.type == "cuda":
-            batch.hidden = batch.hidden.pin_memory()
     return batches
+
+
+def _kept(hidden: Tensor, device: torch.device, waits: bool) -> Tensor:
+    """Hidden states where they are kept until the first block: on the device, or pinned in host memory."""
+    if not waits:
+        return hidden.to(device)
+    return hidden.cpu().pin_memory() if device.type == "cuda" else hidden
 
 
 @contextmanager

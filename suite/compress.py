@@ -23,7 +23,7 @@ from suite.calibrate import Batch, Counted, advance, by_input, first_inputs, obs
 from suite.errors import CalibrationError
 from suite.files import link_or_copy
 from suite.jobs import Job, notes_path
-from suite.layers import Decoded, compress_linears
+from suite.layers import Done, compress_linears
 from suite.models import Subject
 from suite.progress import track
 from suite.reproduction import LayerFailure
@@ -133,10 +133,16 @@ def _do_dense(subject: Subject, step: Step, jobs: Sequence[Job]) -> None:
     shared.seconds /= len(waiting)
     for job in waiting:
         with marking(job):
-            spent = Spent(calibrate=shared)
-            with spent.compressing():
-                done = _compressed(subject, step, job, statistics)
-            _write(subject, step, job, done, spent)
+            _do_one_dense(subject, step, job, statistics, Spent(calibrate=shared))
+
+
+def _do_one_dense(
+    subject: Subject, step: Step, job: Job, statistics: Mapping[str, Statistics], spent: Spent
+) -> None:
+    """One block of one cell; what it takes of the device is free again for the next cell."""
+    with spent.compressing():
+        done = _compressed(subject, step, job, statistics)
+    _write(subject, step, job, done, spent)
 
 
 def _statistics(step: Step, jobs: Sequence[Job]) -> Mapping[str, Statistics]:
@@ -152,9 +158,7 @@ def _statistics(step: Step, jobs: Sequence[Job]) -> Mapping[str, Statistics]:
     return observe(block, step.index, step.batches, needs, step.counted, only=covered, move_on=True)
 
 
-def _compressed(
-    subject: Subject, step: Step, job: Job, statistics: Mapping[str, Statistics]
-) -> dict[str, Decoded]:
+def _compressed(subject: Subject, step: Step, job: Job, statistics: Mapping[str, Statistics]) -> dict[str, Done]:
     """Those linears of a block with statistics that the cell compresses."""
     own, gradients = job.covered(step.block, statistics), step.gradients if job.cell.needs_gradient else None
     return compress_linears(step.block, own, job.settled, subject.storage_dtype, job.failures, gradients)
@@ -181,9 +185,9 @@ def _do_in_sequence(subject: Subject, step: Step, job: Job) -> None:
 
 def _in_steps(
     subject: Subject, step: Step, job: Job, replace: Callable[[str, Tensor, Tensor | None], None]
-) -> tuple[dict[str, Decoded], Spent]:
+) -> tuple[dict[str, Done], Spent]:
     """Compress a block, each step's linears in place before the next step is observed, and move on."""
-    done: dict[str, Decoded] = {}
+    done: dict[str, Done] = {}
     spent = Spent()
     for names in _steps(step, job):
         with spent.calibrating():
@@ -192,7 +196,7 @@ def _in_steps(
         with spent.compressing():
             found = _compressed(subject, step, job, statistics)
         for name, each in found.items():
-            replace(name, each.weight, each.bias)
+            replace(name, each.format.dequantize(), each.bias)
         done |= found
     with spent.calibrating():
         advance(step.block, step.index, step.batches)
@@ -218,6 +222,8 @@ def marking(job: Job) -> Iterator[None]:
     except LayerFailure as failure:
         logger.debug("%s", job.cell.label, exc_info=True)
         job.trouble = str(failure)
+    except torch.OutOfMemoryError as error:  # between methods: theirs is a failure of the layer
+        job.trouble = f"failed: {' '.join(str(error).split())[:300]}"
     except CalibrationError as error:
         if not job.in_sequence:
             raise  # the dense model itself gives no usable statistics, to nobody
@@ -243,7 +249,7 @@ def _restored(block: Block) -> Iterator[Callable[[str, Tensor, Tensor | None], N
             layer.weight.data, layer.bias = dense[name]
 
 
-def _write(subject: Subject, step: Step, job: Job, done: Mapping[str, Decoded], spent: Spent) -> None:
+def _write(subject: Subject, step: Step, job: Job, done: Mapping[str, Done], spent: Spent) -> None:
     """Have the block's shard put on disk, and beside it the notes, while the walk goes on."""
     name = step.block.name
     notes = {"audit": {f"{name}.{linear}": each.audit for linear, each in done.items()}, **spent.notes()}

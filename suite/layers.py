@@ -25,12 +25,11 @@ BATCH_WEIGHTS = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
-    """A compressed linear: what is stored, what its reader must know, and the weight [out, in] it stands for."""
+class Done:
+    """A compressed linear: what is stored, and what its reader must know."""
 
     format: Format
     audit: Audit
-    weight: Tensor
     bias: Tensor | None = None  # [out], where the layer has another one than before
 
 
@@ -53,7 +52,7 @@ def compress_linears(
     dtype: torch.dtype,
     failures: Failures,
     gradients: Mapping[str, Tensor] | None = None,
-) -> dict[str, Decoded]:
+) -> dict[str, Done]:
     """Compress the linears of a block that `statistics` names, as they come in the storage dtype.
 
     `gradients` are mean squares [out, in] by the names of linears, where the cell needs any. LayerFailure, once
@@ -62,16 +61,32 @@ def compress_linears(
     shared = together(cell.method, by_input(statistics))
     own = _with_gradients(statistics, gradients or {})
     layers = {name: layer.weight.detach() for name, layer in linears(block).items()}
-    biases = {name: layer.bias for name, layer in linears(block).items()}
-    done: dict[str, Decoded] = {}
+    done: dict[str, Done] = {}
     for batch in _batches(cell, [[layers[name] for name in names] for names in shared]):
         weights = [{name: layers[name].to(dtype) for name in shared[at]} for at in batch]
-        apart = [{name: _outliers(cell, weight, own[name]) for name, weight in each.items()} for each in weights]
-        tasks = [_task(block, *each, own, cell.seed) for each in zip(weights, apart, strict=True)]
-        for each, kept, outcome in zip(weights, apart, _outcomes(tasks, cell, failures), strict=True):
-            for (name, weight), found in zip(each.items(), outcome, strict=True):
-                done[name] = _decoded(weight, kept[name], own[name], biases[name], found)
+        done |= _compress_batch(block, weights, own, cell, failures)
+        del weights  # before the next ones are made
     return {name: done[name] for names in shared for name in names}
+
+
+def _compress_batch(
+    block: Block,
+    weights: Sequence[Mapping[str, Tensor]],
+    statistics: Mapping[str, Statistics],
+    cell: Cell,
+    failures: Failures,
+) -> dict[str, Done]:
+    """Tasks that run at once, each of weights by the names of linears that share something."""
+    biases = {name: layer.bias for name, layer in linears(block).items()}
+    apart = [
+        {name: _outliers(cell, weight, statistics[name]) for name, weight in each.items()} for each in weights
+    ]
+    tasks = [_task(block, *each, statistics, cell.seed) for each in zip(weights, apart, strict=True)]
+    done: dict[str, Done] = {}
+    for each, kept, outcome in zip(weights, apart, _outcomes(tasks, cell, failures), strict=True):
+        for (name, weight), found in zip(each.items(), outcome, strict=True):
+            done[name] = _done(weight, kept[name], statistics[name], biases[name], found)
+    return done
 
 
 def _with_gradients(
@@ -88,13 +103,13 @@ def _outliers(cell: Cell, weight: Tensor, statistics: Statistics) -> Tensor | No
     return cell.outliers.of(weight, statistics) if cell.outliers else None
 
 
-def _decoded(
+def _done(
     weight: Tensor,
     outliers: Tensor | None,
     statistics: Statistics,
     bias: Tensor | None,
     found: tuple[Compressed, Tensor],
-) -> Decoded:
+) -> Done:
     """What a method made of a weight and of the layer's bias, with the outliers put back."""
     result, decoded = found
     stored, audit = result.format, result.audit
@@ -105,7 +120,7 @@ def _decoded(
         bias = stored_as(bias.detach() + result.bias.float(), result.bias.dtype, "biases")
     else:
         bias = result.bias
-    return Decoded(stored, {**audit, **errors(weight.float(), decoded, statistics)}, decoded, bias)
+    return Done(stored, {**audit, **errors(weight.float(), decoded, statistics)}, bias)
 
 
 def _task(

@@ -74,13 +74,14 @@ def limited(device: torch.device, gib: float) -> Iterator[None]:
     """
     if device.type != "cuda":
         raise ConfigError(f"device_gib is {gib:g}, a limit of GPU memory, and this is {device}: leave it out")
-    whole = torch.cuda.get_device_properties(device).total_memory / GIB
+    where = torch.cuda.current_device() if device.index is None else device.index
+    whole = torch.cuda.get_device_properties(where).total_memory / GIB
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gib / whole), device)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gib / whole), where)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, where)
 
 
 def _reset_resident_peak() -> None:

@@ -260,3 +260,13 @@ def test_statistics_that_are_not_finite_void_a_cell_in_sequence(subject, tmp_pat
     assert job.trouble == "void: model.layers.1.q_proj: 3 of 32 inputs have sums that are NaN or infinite"
     with pytest.raises(CalibrationError):  # in a dense walk it is the model itself that is broken
         failing_walk(subject, tmp_path, "dense", skew=2.0)
+
+
+@pytest.mark.parametrize("mode", ["dense", "sequential"])
+def test_no_memory_between_methods_fails_the_cell_alone(subject, tmp_path, monkeypatch, mode):
+    def no_room(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 448.00 MiB")
+
+    monkeypatch.setattr(compress, "compress_linears", no_room)
+    job = failing_walk(subject, tmp_path, mode)
+    assert job.trouble == "failed: CUDA out of memory. Tried to allocate 448.00 MiB" and not job.shard(0).exists()

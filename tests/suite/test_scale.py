@@ -115,7 +115,7 @@ def test_a_limit_of_gpu_memory_is_of_a_gpu(quick, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_limit_of_gpu_memory_holds_inside_alone():
-    gpu = torch.device("cuda", 0)
+    gpu = torch.device("cuda")  # as `--device cuda` has it
     with limited(gpu, 1.0), pytest.raises(torch.OutOfMemoryError):
         torch.empty(2 * GIB, dtype=torch.uint8, device=gpu)
     torch.empty(2 * GIB, dtype=torch.uint8, device=gpu)

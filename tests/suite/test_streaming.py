@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from suite.architecture import decoder_blocks
 from suite.blockwise import all_logits
+from suite.calibrate import first_inputs
 from suite.checkpoint import export_dense, load_cell
 from suite.config import Recipe
 from suite.errors import AssetError, ConfigError
@@ -96,6 +97,17 @@ def test_on_a_gpu_only_one_block_is_there_at_a_time(both):
     torch.testing.assert_close(logits, both[0](TOKENS).logits[:, :-1], atol=1e-4, rtol=1e-4)
     to_device(both[1], CPU)
     assert {p.device.type for p in both[1].parameters()} == {"cpu", "meta"}
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_hidden_states_of_a_streamed_model_can_wait_on_the_host(both, monkeypatch):
+    device = torch.device("cuda")
+    expected = torch.cat(list(all_logits(both[1], TOKENS, device, "test")))
+    monkeypatch.setattr("suite.calibrate.HIDDEN_ON_DEVICE_BYTES", 0)
+    kept = first_inputs(both[1], TOKENS, 1, device)
+    assert all(batch.waits and batch.hidden.is_pinned() for batch in kept)
+    assert torch.cat(list(all_logits(both[1], TOKENS, device, "test"))).equal(expected)
+    to_device(both[1], CPU)
 
 
 def test_rows_and_shards_are_those_of_a_model_that_is_held(recipe_values, tmp_path, monkeypatch):
