@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from kernels.kmeans import nearest_in_metric
 from kernels.ldlq import block_ldl, ldlq
-from methods.hessian import factored
+from methods.hessian import factored, padded_gram
 from methods.method import Audit
 
 
@@ -43,18 +42,17 @@ def curvature_of(h: Tensor, damping: float, dim: int) -> Curvature:
     width, padding = len(h), -len(h) % dim
     alive = torch.ones(width + padding, device=h.device)
     alive[width:] = 0
+    found_blocks: list[Tensor] = []
 
-    def factors(damped: Tensor) -> Tensor:
-        """L [n, n] beside D [n, d], its blocks one below the other."""
-        padded = functional.pad(damped, (0, padding, 0, padding))
-        padded.diagonal().add_(1 - alive)
-        lower, diagonal = block_ldl(padded, dim)
-        return torch.cat([lower, diagonal.reshape(-1, dim)], 1)
+    def factor(damped: Tensor) -> Tensor:
+        padded = padded_gram(damped, padding)
+        padded.diagonal()[width:] = 1  # none without padding, when it is H itself
+        lower, found_blocks[:] = block_ldl(padded, dim)
+        return lower
 
-    found = factored(h, damping, factors)
-    diagonal = found.factor[:, width + padding :].reshape(-1, dim, dim) * alive.view(-1, 1, dim)
-    h = functional.pad(h, (0, padding, 0, padding))
-    return Curvature(h, found.factor[:, : width + padding], diagonal, found.audit)
+    found = factored(h, damping, factor)
+    diagonal = torch.stack(found_blocks) * alive.view(-1, 1, dim)
+    return Curvature(padded_gram(h, padding), found.factor, diagonal, found.audit)
 
 
 def with_feedback(weight: Tensor, curvature: Curvature, codebook: Tensor) -> Pass:

@@ -110,6 +110,6 @@ class QTIP:
             **turns.audit(),
             "padded_inputs": inputs,
             "padded_rows": rows,
-            "gram_error": gram_error(weight.float(), outcome.dequantize(), gram),
         }
-        return Compressed(outcome, audit)
+        del given, values  # [in, in] and [out, in], two each: room for what follows
+        return Compressed(outcome, {**audit, "gram_error": gram_error(weight.float(), outcome.dequantize(), gram)})

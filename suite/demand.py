@@ -34,8 +34,8 @@ PROCESS_BYTES = 1100 << 20
 CUDA_HOST_BYTES, CUDA_BYTES = 2 << 30, 1 << 29
 """What CUDA's libraries take on the host, and work space on the device."""
 
-WEIGHT_COPIES, GRAM_COPIES = 6, 6
-"""Of its input, what a method holds at its peak: of the weight, and of H where it needs that."""
+WEIGHT_COPIES, GRAM_COPIES = 6, 3
+"""Of its input, what a method holds at its peak: of the weight, and beside H itself, where it needs that, of H."""
 
 LOGIT_COPIES = 3
 """Of a window's logits: themselves, their log-probabilities, and what is made of both."""
