@@ -12,7 +12,7 @@ from methods import METHODS
 from methods.statistics import Accumulator, Statistic
 from suite.demand import GRAM_COPIES, WEIGHT_COPIES
 
-ROWS, WIDTH = 64, 1536
+ROWS, WIDTH = 128, 1536
 SETTINGS = {
     "sparsegpt": [{"sparsity": 0.5}, {"sparsity": "2:4", "normalize": "nowag"}],
     "gptq": [{"bits": 4, "group_size": 64}],
