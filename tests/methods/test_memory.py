@@ -17,7 +17,6 @@ SETTINGS = {
     "sparsegpt": [{"sparsity": 0.5}, {"sparsity": "2:4", "normalize": "nowag"}],
     "gptq": [{"bits": 4, "group_size": 64}],
     "quip-sharp": [{"bits": 2, "sweeps": 1}, {"bits": 2, "sweeps": 0}],
-    "qtip": [{"bits": 2, "state_bits": 8}],
     "nowag-vq": [
         {"bits": 2, "dim": 4, "iterations": 1},
         {"bits": 2, "dim": 4, "iterations": 1, "feedback": "ldlq"},
