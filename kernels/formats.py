@@ -1,26 +1,7 @@
 """Every format by the name that a checkpoint's header uses."""
 
-from kernels.companded import Companded
 from kernels.format import Format
-from kernels.lattice import Lattice
 from kernels.outliers import WithOutliers
-from kernels.quantized import Codebook, GroupedInt
-from kernels.rotated_codebook import RotatedCodebook
-from kernels.sparse import Dense, Masked, NMSparse
-from kernels.trellis import Trellis
+from kernels.plain import PLAIN
 
-FORMATS: dict[str, type[Format]] = {
-    each.name: each
-    for each in (
-        Companded,
-        Dense,
-        GroupedInt,
-        Codebook,
-        Lattice,
-        Masked,
-        NMSparse,
-        RotatedCodebook,
-        WithOutliers,
-        Trellis,
-    )
-}
+FORMATS: dict[str, type[Format]] = PLAIN | {WithOutliers.name: WithOutliers}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kernels.format import BYTES, FLOATS, Format, Meta, Part
 from kernels.packing import pack, row_bytes, unpack
+from kernels.plain import PLAIN
 
 INNER = "inner_"
 """Before the names of what the other format stores."""
@@ -60,8 +61,7 @@ class WithOutliers(Format):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Self:
-        known = {each.name: each for each in Format.__subclasses__()}
-        inner = known[meta["format"]].from_tensors(_inner(tensors), _inner(meta))
+        inner = PLAIN[meta["format"]].from_tensors(_inner(tensors), _inner(meta))
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(INNER)}
         return cls(shape=tuple(meta["shape"]), inner=inner, **own)
 

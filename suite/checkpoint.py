@@ -23,7 +23,7 @@ from kernels.linear import CompressedLinear
 from suite.architecture import decoder_blocks, untouched
 from suite.census import Census
 from suite.errors import CheckpointError
-from suite.files import UNFINISHED, files_sha256, link_or_copy
+from suite.files import UNFINISHED, link_or_copy
 from suite.jobs import Job, notes_path
 from suite.models import Subject, quiet
 from suite.results import MANIFEST_NAME, Size
@@ -38,7 +38,7 @@ from suite.shards import (
     shard_name,
     write_shard,
 )
-from suite.signed import SEAL, SIGNATURE, is_sealed, read_signed, seal, signature, write_signed
+from suite.signed import SEAL, SIGNATURE, is_sealed, read_signed, seal, sha256_of, signature, write_signed
 from suite.stages import STAGES_NAME, stages_of
 from suite.streaming import empty_model, fill, is_too_large, stream
 from suite.weights import write_model
@@ -96,7 +96,7 @@ def finish(subject: Subject, job: Job, shared: Path, about: dict[str, Any]) -> N
         if not holds_shard(shard, job.fingerprint(index, blocks[index])):
             raise CheckpointError(f"{shard} is missing or damaged; run the recipe again")
     notes = [read_signed(notes_path(shard)) for shard in shards]
-    files = sorted(path for path in job.folder.iterdir() if _belongs(path, shards))
+    files = sorted(path.name for path in job.folder.iterdir() if _belongs(path, shards))
     manifest = {
         "format_version": FORMAT_VERSION,
         "cell_id": job.id,
@@ -111,8 +111,8 @@ def finish(subject: Subject, job: Job, shared: Path, about: dict[str, Any]) -> N
         "stages": stages_of(job.folder, notes),
         "curves": {name: losses for note in notes for name, losses in note.get("curves", {}).items()},
         "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256}
-            for path, sha256 in zip(files, files_sha256(files), strict=True)
+            name: {"bytes": (job.folder / name).stat().st_size, "sha256": sha256}
+            for name, sha256 in sha256_of(job.folder, files).items()
         },
     }
     write_signed(job.folder / MANIFEST_NAME, manifest)
@@ -155,6 +155,7 @@ def weight_files(folder: Path, manifest: dict[str, Any]) -> list[Path]:
 def load_cell(folder: Path, *, compressed: bool = False, device: torch.device = CPU) -> Loaded:
     """Read a cell back, every file checked against the manifest's sha256. CheckpointError names a bad file.
 
+    Files that this process wrote or checked itself are hashed again only if they have changed: see suite.signed.
     The model is float32, in eval mode, on the CPU; a large one is streamed: see suite.streaming. Its linears hold
     decoded weights, or with `compressed` are CompressedLinear modules that hold the stored parts. `device` is
     where weights are decoded that nobody holds.
@@ -182,8 +183,7 @@ def load_cell(folder: Path, *, compressed: bool = False, device: torch.device = 
 
 def _refuse_damaged(folder: Path, manifest: dict[str, Any]) -> None:
     files = manifest["files"]
-    there = [name for name in files if (folder / name).is_file()]
-    found = dict(zip(there, files_sha256([folder / name for name in there]), strict=True))
+    found = sha256_of(folder, files)
     if wrong := [name for name, expected in files.items() if found.get(name) != expected["sha256"]]:
         raise CheckpointError(
             f"{folder / wrong[0]} is missing or damaged; remove the cell and run the recipe again"

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 import torch
@@ -93,6 +93,8 @@ class Post:
 
 class Cluster:
     """A pool of Ray tasks. ConfigError for demands that no node can meet."""
+
+    shows_progress: ClassVar[bool] = False
 
     def __init__(self, bench: Bench, count: int | None, cpus: int | None) -> None:
         on_gpu = bench.device.type == "cuda"

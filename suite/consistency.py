@@ -12,9 +12,9 @@ import torch
 
 from suite.census import Census
 from suite.checkpoint import weight_files
-from suite.files import files_sha256
 from suite.results import Quality, Row, Size
 from suite.shards import holds_shard, read_shard, shard_fingerprint
+from suite.signed import sha256_of
 
 SAME = ("method", "title", "variant", "settings", "statistics_mode", "seed", "ledger", "model_fingerprint")
 """What a row and its cell's manifest both say."""
@@ -29,12 +29,12 @@ def faulty_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
     faults = [] if manifest["cell_id"] == folder.name else [f"its manifest is that of {manifest['cell_id']}"]
     weights = [path.name for path in weight_files(folder, manifest)]
     faults += [f"{name} is not in the manifest" for name in weights if name not in listed]
-    there = [name for name in listed if (folder / name).is_file()]
-    faults += [f"{name} is missing" for name in listed if name not in there]
-    for name, found in zip(there, files_sha256([folder / name for name in there]), strict=True):
+    found = sha256_of(folder, listed)
+    faults += [f"{name} is missing" for name in listed if name not in found]
+    for name, sha256 in found.items():
         size = (folder / name).stat().st_size
-        if found != listed[name]["sha256"] or size != listed[name]["bytes"]:
-            faults.append(f"{name} is not what was written: {size} bytes, sha256 {found[:16]}")
+        if sha256 != listed[name]["sha256"] or size != listed[name]["bytes"]:
+            faults.append(f"{name} is not what was written: {size} bytes, sha256 {sha256[:16]}")
     return faults
 
 

@@ -6,6 +6,7 @@ takes. What they are made from is compressed like any cell; it is measured only 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from suite.allocated import Allocated
 from suite.allocation.assemble import assemble, read_choice, totals
@@ -26,6 +27,7 @@ from suite.work import Bench, Stand
 class _ForOneCell:
     """Work that one cell waits for."""
 
+    is_one_loop: ClassVar[bool] = False
     model: str
     cell: str
 

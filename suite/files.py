@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,10 +63,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_sha256(paths: Sequence[Path]) -> list[str]:
+def files_sha256(paths: Sequence[Path], one: Callable[[Path], str] = file_sha256) -> list[str]:
     """That of each file, several at a time: hashing leaves Python's lock alone."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(file_sha256, paths))
+        return list(pool.map(one, paths))
 
 
 def file_name(text: str) -> str:

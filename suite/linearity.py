@@ -10,12 +10,11 @@ from the dense model, which is never negative and has no first-order part.
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from transformers import PreTrainedModel
 
 from suite.architecture import Block, decoder_blocks, linears
 from suite.blockwise import logits_of
-from suite.calibrate import Batch, advance, first_inputs
+from suite.calibrate import Batch, advance, bypassed, first_inputs
 from suite.errors import CalibrationError
 from suite.ledger import Entry
 from suite.models import Subject
@@ -32,7 +31,7 @@ from suite.progress import track
 from suite.quality import Tally
 from suite.reference import chunks
 from suite.schema import digest
-from suite.signed import is_signed, read_signed, write_signed
+from suite.signed import signed_or_none, write_signed
 from suite.speed import measured
 from suite.streaming import placed
 
@@ -122,11 +121,11 @@ def measure(source: Source, cache: Path, device: torch.device) -> Linearity:
     """
     model, folder = source.subject.model, cache / source.id
     blocks = decoder_blocks(model)
-    missing = [index for index in range(len(blocks)) if _kept(folder, index) is None]
+    missing = [index for index in range(len(blocks)) if signed_or_none(_path(folder, index)) is None]
     if missing:
         with placed(model, device):
             _probe_blocks(source, blocks, missing, folder)
-    notes = [note for index in range(len(blocks)) if (note := _kept(folder, index))]
+    notes = [note for index in range(len(blocks)) if (note := signed_or_none(_path(folder, index)))]
     responses = {
         name: Response(**{key: tuple(values) for key, values in measured.items()})
         for note in notes
@@ -143,12 +142,6 @@ def measure(source: Source, cache: Path, device: torch.device) -> Linearity:
 
 def _path(folder: Path, index: int) -> Path:
     return folder / f"block_{index:03d}.json"
-
-
-def _kept(folder: Path, index: int) -> dict[str, Any] | None:
-    """What was noted of a block, None if there is nothing that is as it was written."""
-    path = _path(folder, index)
-    return read_signed(path) if is_signed(path) else None
 
 
 def _probe_blocks(source: Source, blocks: Sequence[Block], missing: Sequence[int], folder: Path) -> None:
@@ -222,15 +215,14 @@ class Ending:
     def __init__(self, model: PreTrainedModel, blocks: Sequence[Block], tokens: Tensor) -> None:
         """tokens [sequences, length]; the model is on the device where it is to run."""
         self.blocks = blocks
-        self._model, self._tokens, self._returns_tuple = model, tokens.to(model.device), False
+        self._model, self._tokens = model, tokens.to(model.device)
         self._dense = self.first_inputs()
-        hook = blocks[-1].module.register_forward_hook(self._see_kind)
         self.reach(0, self._dense)
-        hook.remove()
-        losses = [
-            functional.cross_entropy(self._logits(number, self._dense), targets, reduction="none")
-            for number, targets in enumerate(self._tokens[:, 1:])
-        ]
+        with self._head() as logits:
+            losses = [
+                functional.cross_entropy(logits(number, self._dense), targets, reduction="none")
+                for number, targets in enumerate(self._tokens[:, 1:])
+            ]
         self.dense_nll = float(torch.cat(losses).double().mean())
 
     @property
@@ -250,25 +242,26 @@ class Ending:
     def distances(self, ends: Sequence[Sequence[Batch]]) -> list[tuple[float, float]]:
         """Of the last block's outputs: mean negative log-likelihood above the dense model's, and KL from it."""
         tallies = [Tally() for _ in ends]
-        for number, targets in enumerate(self._tokens[:, 1:]):
-            log_p = self._logits(number, self._dense).log_softmax(-1)  # [length - 1, vocabulary]
-            top = log_p.argmax(-1)
-            for tally, batches in zip(tallies, ends, strict=True):
-                rows = chunks(len(log_p), self.device)
-                tally.add(self._logits(number, batches), targets, ((r, log_p[r].clone(), top[r]) for r in rows))
+        with self._head() as logits:
+            for number, targets in enumerate(self._tokens[:, 1:]):
+                log_p = logits(number, self._dense).log_softmax(-1)  # [length - 1, vocabulary]
+                top = log_p.argmax(-1)
+                for tally, batches in zip(tallies, ends, strict=True):
+                    rows = chunks(len(log_p), self.device)
+                    tally.add(logits(number, batches), targets, ((r, log_p[r].clone(), top[r]) for r in rows))
         scored = self._tokens[:, 1:].numel()
         return [(sum(t.nll) / scored - self.dense_nll, float(torch.cat(t.kl).double().mean())) for t in tallies]
 
-    def _logits(self, number: int, batches: Sequence[Batch]) -> Tensor:
-        """Of a sequence but for its first token [length - 1, vocabulary]: the model with its blocks left out."""
-        hidden = batches[number].hidden
-        for block in self.blocks:
-            block.module.forward = lambda *_, **__: (hidden,) if self._returns_tuple else hidden
-        try:
-            return logits_of(self._model, self._tokens[number, None].to(self.device))[0]
-        finally:
-            for block in self.blocks:
-                del block.module.forward  # the class's own method shows again
+    @contextmanager
+    def _head(self) -> Iterator[Callable[[int, Sequence[Batch]], Tensor]]:
+        """Gives the logits of a sequence but for its last token [length - 1, vocabulary], from the batches that
+        came out of the last block: the model with its blocks left out.
+        """
+        end: list[Tensor] = []
 
-    def _see_kind(self, _: nn.Module, __: tuple[Tensor, ...], output: object) -> None:
-        self._returns_tuple = isinstance(output, tuple)
+        def logits(number: int, batches: Sequence[Batch]) -> Tensor:
+            end[:] = [batches[number].hidden]
+            return logits_of(self._model, self._tokens[number, None])[0]
+
+        with bypassed(self.blocks, lambda *_: end[0]):
+            yield logits

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -65,6 +65,8 @@ class Processes:
 
     ConfigError for a device that workers cannot share out.
     """
+
+    shows_progress: ClassVar[bool] = False
 
     def __init__(self, bench: Bench, count: int, cpus: int | None = None) -> None:
         device = torch.device(bench.device.type)  # a worker sees one GPU only

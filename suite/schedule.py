@@ -4,12 +4,12 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from suite.progress import LINE_EVERY_SECONDS, in_words, within
 from suite.remaining import Expected, Remaining
 from suite.speed import at_work
-from suite.work import Bench, Walk, Work
+from suite.work import Bench, Work
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,10 @@ class Pool(Protocol):
     def slots(self) -> int:
         """How many pieces it can do at a time."""
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether what it does it shows itself, loop by loop, in this process."""
+
     def start(self, work: Work) -> None:
         """Begin a piece of work. The caller sees to it that no more than `slots` are under way."""
 
@@ -54,6 +58,7 @@ class Pool(Protocol):
 class Here:
     """One piece after another, in this process."""
 
+    shows_progress: ClassVar[bool] = True
     bench: Bench
     slots: int = 1
     _work: Work | None = None
@@ -163,9 +168,8 @@ class Schedule:
 
     def _announce(self, work: Work) -> None:
         """Which piece of work is begun, and how far all of it is."""
-        if isinstance(self.pool, Here):
-            return  # what it does it shows itself
-        logger.info("%s: begun; %s", work.label, self._in_all(0.0))
+        if not self.pool.shows_progress:
+            logger.info("%s: begun; %s", work.label, self._in_all(0.0))
 
     def _tell(self) -> None:
         """A line now and then."""
@@ -174,12 +178,9 @@ class Schedule:
             logger.info("%s", self._in_all(0.0))
 
     def _in_all(self, part: float) -> str:
-        """How far the recipe is, and how long it takes still; `part` of a walk that is under way here is done."""
-        now, alone = time.monotonic(), isinstance(self.pool, Here)
-        running = {
-            work: (now - self._began[work], part if alone and isinstance(work, Walk) else 0.0)
-            for work in self._running
-        }
+        """How far the recipe is, and how long it takes still; `part` of a loop that runs here is done."""
+        now = time.monotonic()
+        running = {work: (now - self._began[work], part if work.is_one_loop else 0.0) for work in self._running}
         pieces = len(self._running) + len(self._waiting)
         said = f"{self._done} pieces of work done, {pieces} to do"
         left = self._remaining.left(running, self.pool.slots)

@@ -8,6 +8,7 @@ there. The same inputs give the same bytes: nothing in it depends on time or mac
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from torch import Tensor
 from kernels.format import Format
 from kernels.formats import FORMATS
 from suite.errors import CheckpointError
-from suite.files import write_atomically
+from suite.files import file_sha256, write_atomically
+from suite.signed import once, written
 
 FORMAT_VERSION = 2
 DIGEST = "sha256"  # of formats and tensors: nothing else tells a damaged shard of a cell that is not finished
@@ -51,7 +53,11 @@ class Shard:
         """Put it on disk, atomically."""
         digest = _digest(self.formats, self.tensors.items())
         header = {"fingerprint": self.fingerprint, "formats": self.formats, DIGEST: digest}
-        write_atomically(path, save(dict(self.tensors), {HEADER_KEY: json.dumps(header, sort_keys=True)}))
+        data = save(dict(self.tensors), {HEADER_KEY: json.dumps(header, sort_keys=True)})
+        with ThreadPoolExecutor(1) as beside:  # neither hashing nor writing holds Python's lock
+            sha256 = beside.submit(hashlib.sha256, data)
+            write_atomically(path, data)
+        written(path, {file_sha256: sha256.result().hexdigest(), _contents: digest})
 
 
 def shard_of(formats: Mapping[str, Format], others: Mapping[str, Tensor], fingerprint: str) -> Shard:
@@ -108,14 +114,13 @@ def as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def holds_shard(path: Path, fingerprint: str) -> bool:
-    """True if the file is there, is the one that is wanted, and holds what was written to the last bit."""
+    """True if the file is there, is the one that is wanted, and holds what was written to the last bit.
+
+    What this process wrote or read before is not read again unless the file has changed: see suite.signed.
+    """
     try:
         header = _header(path)
-        if header["fingerprint"] != fingerprint:
-            return False
-        with safe_open(path, framework="pt") as file:
-            tensors = ((name, file.get_tensor(name)) for name in sorted(file.keys()))
-            return bool(header[DIGEST] == _digest(header["formats"], tensors))
+        return bool(header["fingerprint"] == fingerprint and header[DIGEST] == once(_contents, path))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return False
 
@@ -124,6 +129,12 @@ def _header(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         header: dict[str, Any] = json.loads(file.metadata()[HEADER_KEY])
     return header
+
+
+def _contents(path: Path) -> str:
+    """The digest of what a shard holds now."""
+    with safe_open(path, framework="pt") as file:
+        return _digest(_header(path)["formats"], ((name, file.get_tensor(name)) for name in sorted(file.keys())))
 
 
 def _digest(described: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.results import MANIFEST_NAME
-from suite.signed import is_signed, read_signed, write_signed
+from suite.signed import signed_or_none, write_signed
 
 STAGES_NAME = "stages.json"
 TRAININGS = ("finetune", "end_to_end")
@@ -49,5 +49,4 @@ def _with_block(so_far: Mapping[str, Any] | None, told: Mapping[str, Any]) -> di
 
 
 def _noted(folder: Path) -> Stages:
-    path = folder / STAGES_NAME
-    return read_signed(path) if is_signed(path) else {}
+    return signed_or_none(folder / STAGES_NAME) or {}

@@ -20,7 +20,7 @@ from suite.ledger import Entry
 from suite.models import Subject
 from suite.progress import track
 from suite.reproduction import EXPECTED
-from suite.signed import is_signed, read_signed, write_signed
+from suite.signed import signed_or_none, write_signed
 from suite.stages import note_stage
 
 SETTLED_NAME = "settled.json"
@@ -44,8 +44,8 @@ def survey(subject: Subject, job: Job, entry: Entry, folder: Path, device: torch
 def _settled(subject: Subject, job: Job, method: RatedMethod, gradients: Gradients) -> Method:
     """The method at its price, from the cell's folder or from all linears together."""
     path = job.folder / SETTLED_NAME
-    if is_signed(path):
-        known: Method = type(method)(**read_signed(path))
+    if (record := signed_or_none(path)) is not None:
+        known: Method = type(method)(**record)
         return known
     settled = method.settled(list(_demands(subject, job, method, gradients)))
     write_signed(path, asdict(settled))  # type: ignore[call-overload]

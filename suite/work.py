@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -136,6 +136,10 @@ class Work(Protocol):
     def label(self) -> str:
         """What it is, in a few words."""
 
+    @property
+    def is_one_loop(self) -> bool:
+        """Whether a loop of it is all of it, so that a part of the loop is as large a part of the piece."""
+
     def run(self, bench: Bench) -> Iterator[Any]:
         """Do it; what is found on the way is yielded at once. Doing it again does no harm."""
 
@@ -144,6 +148,7 @@ class Work(Protocol):
 class Reference:
     """The dense model under one evaluation; finds nothing."""
 
+    is_one_loop: ClassVar[bool] = False
     model: str
     evaluation: str  # its id
 
@@ -161,6 +166,7 @@ class Reference:
 class Walk:
     """Cells that share a walk, on all blocks or some; finds which cells got into trouble, and why."""
 
+    is_one_loop: ClassVar[bool] = True
     model: str
     cells: tuple[str, ...]
     blocks: range | None = None
@@ -190,6 +196,7 @@ class Walk:
 class Measure:
     """One cell: its checkpoint completed, loaded back and measured; finds a row for each evaluation asked for."""
 
+    is_one_loop: ClassVar[bool] = False
     model: str
     cell: str
     evaluations: tuple[str, ...]

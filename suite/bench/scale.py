@@ -22,6 +22,7 @@ from suite.prepare import subject_of
 from suite.quality import CHANGED, NOISE_WINDOWS
 from suite.results import Row
 from suite.runner import Options, Outcome, run
+from suite.signed import forget
 from suite.speed import Phase, at_work, limited, measured
 from suite.synthetic import shape_named, synthesize
 from suite.work import Bench
@@ -214,9 +215,10 @@ def _in_proportion(sizes: Amounts, written: float, blocks: int) -> float:
 
 
 def _reload(found: Found, sizes: Amounts, outcome: Outcome, device: torch.device) -> None:
-    """Read every cell once more, hashes checked."""
+    """Read every cell once more, every file hashed again."""
     cells = [outcome.folder / "cells" / row.cell_id for row in outcome.rows if row.status == "ok"]
     total = 0
+    forget()
     with measured() as reading:
         for cell in cells:
             total += load_cell(cell, device=device).size.model_bytes

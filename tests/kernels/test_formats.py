@@ -5,6 +5,7 @@ import torch
 
 from kernels.format import Format, breakdown_of, side_dtype, stored
 from kernels.formats import FORMATS
+from kernels.outliers import WithOutliers
 from kernels.packing import pack
 from kernels.quantized import Codebook, GroupedInt
 from kernels.sparse import Masked, NMSparse
@@ -18,6 +19,13 @@ def test_tensors_and_meta_say_all(weight: Format) -> None:
     again = FORMATS[weight.name].from_tensors(weight.tensors(), weight.meta())
     assert torch.equal(again.dequantize(), weight.dequantize())
     assert again.meta() == weight.meta()
+
+
+def test_any_format_comes_back_with_outliers_beside_it(weight: Format) -> None:
+    decoded = weight.dequantize()
+    outliers = WithOutliers.of(weight, 2 * decoded, decoded > 0.3)
+    again = FORMATS[outliers.name].from_tensors(outliers.tensors(), outliers.meta())
+    assert torch.equal(again.dequantize(), torch.where(decoded > 0.3, 2 * decoded, decoded))
 
 
 def test_storage_counts_each_byte_of_each_tensor(weight: Format) -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from suite.config import Recipe
+from suite.derive import Derive, Survey
 from suite.errors import CalibrationError
 from suite.runner import bounds_of
 from suite.schedule import ATTEMPTS, Ended, Found, GivenUp, Here, Schedule
-from suite.work import Bench
+from suite.work import Bench, Measure, Reference, Walk
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Piece:
     label: str
     times: int = 1
     model: str = "none"
+    is_one_loop: bool = False
 
     def run(self, bench):
         yield from [self.label] * self.times
@@ -31,6 +33,7 @@ class Staff:
     """A pool in which pieces end in the order in which they were begun; `loses` says how often a piece is lost."""
 
     slots: int = 2
+    shows_progress: bool = False
     loses: dict = field(default_factory=dict)
     begun: list = field(default_factory=list)
     most: int = 0
@@ -139,6 +142,34 @@ def test_what_is_begun_is_said_with_what_is_left_and_how_long_that_takes(slow, c
         "b: begun; 1 pieces of work done, 2 to do, 33% of the time, about 20 s left",
         "c: begun; 2 pieces of work done, 1 to do, 67% of the time, about 10 s left",
     ]
+
+
+@pytest.mark.parametrize(("is_one_loop", "left"), [(True, ", 25% of the time, about 30 s left"), (False, "")])
+def test_a_part_of_a_loop_is_a_part_of_a_piece_that_is_one_loop(slow, is_one_loop, left):
+    told = []
+
+    @dataclass(frozen=True)
+    class Looping(Piece):
+        def run(self, bench):
+            told.append(schedule._in_all(0.25))
+            yield from ()
+
+    with Schedule(slow) as schedule:
+        schedule.add(Looping("a", is_one_loop=is_one_loop))
+        list(schedule.results())
+    assert told == [f"0 pieces of work done, 1 to do{left}"]
+
+
+def test_of_all_work_a_walk_alone_is_one_loop():
+    assert [kind.is_one_loop for kind in (Walk, Reference, Measure, Survey, Derive)] == [True] + 4 * [False]
+
+
+@pytest.mark.parametrize("shows_progress", [True, False])
+def test_a_pool_that_shows_what_it_does_need_not_have_it_announced(slow, caplog, shows_progress):
+    slow.shows_progress = shows_progress
+    with caplog.at_level("INFO"):
+        done(slow, (Piece("a"), ()))
+    assert caplog.messages == ([] if shows_progress else ["a: begun; 0 pieces of work done, 1 to do"])
 
 
 def test_a_line_now_and_then_tells_of_all_the_work(slow, caplog):

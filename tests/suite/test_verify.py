@@ -1,6 +1,7 @@
 """`verify` finds what is damaged, forged or missing in results, and nothing where they are whole."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -97,6 +98,28 @@ def test_whole_results_are_the_same_to_the_bit_when_every_block_is_compressed_ag
 def test_a_flipped_bit_of_a_shard_is_found(results):
     flip(cell_of(results, "nowag-p") / shard_name(1))
     assert any("block_001.safetensors is not what was written" in each for each in faults(results))
+
+
+def test_a_file_that_is_missing_and_one_whose_size_is_told_wrong_are_found(results):
+    cell = cell_of(results, "nowag-p")
+    (cell / "config.json").unlink()
+    manifest = read_manifest(cell)
+    manifest["files"][shard_name(0)]["bytes"] += 1
+    write_signed(cell / MANIFEST_NAME, manifest)
+    found = " ".join(faults(results))
+    assert "config.json is missing" in found and f"{shard_name(0)} is not what was written" in found
+
+
+def test_what_this_process_found_whole_before_is_read_again(results):
+    path = cell_of(results, "nowag-p") / shard_name(1)
+    os.utime(path, (1, 1))
+    assert not faults(results)
+    with path.open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"other")
+    os.utime(path, (1, 1))
+    found = " ".join(faults(results))
+    assert f"{path.name} is not what was written" in found and f"{path.name} is not this cell's, or" in found
 
 
 @pytest.mark.parametrize("method", ["nowag-p", "wanda", "allocate"])
