@@ -89,11 +89,17 @@ def factored(
             result = None
         finally:
             diagonal.copy_(before)
-        if result is not None and bool(torch.stack(result.aminmax()).isfinite().all()):  # takes no room
+        if result is not None and _is_finite(result):
             return Factored(result, damping, raised)
         if damping >= MOST:
             raise ValueError(f"H is not positive definite, even with {damping:g} x mean(h) added to its diagonal")
         damping, raised = min(damping * RAISE, MOST), raised + 1
+
+
+def _is_finite(matrix: Tensor) -> bool:
+    """Whether all of a matrix is, without another as large: aminmax copies what is not laid out by rows."""
+    by_rows = matrix if matrix.is_contiguous() else matrix.mT
+    return bool(torch.stack(by_rows.aminmax()).isfinite().all())
 
 
 def gram_error(weight: Tensor, decoded: Tensor, gram: Tensor) -> float | None:

@@ -61,3 +61,33 @@ def test_a_method_holds_no_more_than_is_planned_for(name, settings, monkeypatch)
     copies = 1 + GRAM_COPIES if method.needs is Statistic.GRAM else 0  # H itself comes back from some operations
     room = 4 * WIDTH * (copies * WIDTH + WEIGHT_COPIES * ROWS)
     assert 4 * WIDTH * ROWS < held.peak < room, f"{held.peak / room:.2f} of what is planned for"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    ("name", "settings"), [(name, each) for name, all_of in SETTINGS.items() for each in all_of]
+)
+def test_on_a_gpu_no_operation_holds_more_in_secret(name, settings, monkeypatch):
+    monkeypatch.setattr("kernels.turns.TURNED_AT_ONCE", 64 << 13)
+    monkeypatch.setattr("kernels.ldlq.LDL_BLOCKS", 32)
+    rows, width, gpu = (
+        1 << 10,
+        1 << 13,
+        torch.device("cuda"),
+    )  # wide enough for the libraries' own room to be little
+    seen = Accumulator(Statistic.GRAM, width, gpu)
+    seen.add(torch.randn(2 * width, width, device=gpu))
+    weight, statistics, method = (
+        torch.randn(rows, width, device=gpu).half(),
+        seen.finish(),
+        METHODS[name](**settings),
+    )
+    del seen
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    method.compress(weight, statistics, Generator().manual_seed(2))
+    copies = GRAM_COPIES if method.needs is Statistic.GRAM else 0
+    room = 4 * width * (copies * width + WEIGHT_COPIES * rows)
+    held = torch.cuda.max_memory_allocated() - before
+    assert 4 * width * rows < held < room, f"{held / room:.2f} of what is planned for"
