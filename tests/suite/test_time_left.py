@@ -1,0 +1,122 @@
+"""The time left of recipes that ran, as it would have been told: with the seconds that each piece really took."""
+
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import torch
+
+from suite import recipes, runner, schedule
+from suite.config import Recipe
+from suite.effort import expected
+from suite.prepare import prepare
+from suite.results import JOURNAL_NAME, Journal
+from suite.work import Bench
+from suite.yaml_text import load_yaml
+
+# of one core: references first, then each walk with the evaluations of its cells
+WITH_TASK = [
+    *[2.60, 2.35, 0.83, 1.29, 1.32, 1.29, 1.61, 1.58, 1.26, 1.53, 1.22, 2.48, 1.37, 2.80, 1.29],
+    *[6.89, 1.26, 1.27, 1.29, 1.20, 2.38, 1.21],
+]
+WITHOUT = [
+    *[2.74, 1.12, 0.60, 0.66, 0.59, 0.61, 1.53, 0.64, 1.50, 0.64, 2.54, 0.59, 2.97, 0.63],
+    *[6.52, 0.65, 0.65, 0.69, 0.61, 2.85, 0.77],
+]
+EVERYTHING = [
+    *[2.90, 1.72, 5.58, 1.32, 1.28, 1.44, 1.31, 1.38, 1.31, 1.47, 1.59, 1.66, 1.32, 1.56],
+    *[1.36, 2.80, 1.45, 2.69, 1.26, 16.03, 1.16, 1.10, 1.17, 1.17, 1.22, 1.40, 0.00, 1.46],
+    *[1.16, 2.26, 1.14, 8.49, 1.12, 12.87, 1.28],
+]
+ITEMS, CHARACTERS = 32, 9934  # of the task: its items, and the characters of all requests
+WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
+
+
+@dataclass
+class Replay:
+    """A pool and a clock: each piece takes its seconds from a list, and finds nothing."""
+
+    shows_progress: ClassVar[bool] = True
+    seconds: list[float]
+    slots: int = 1
+    now: float = 0.0
+    begun: list[object] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def start(self, work: object) -> None:
+        self.begun.append(work)
+
+    def wait(self) -> list[schedule.Ended]:
+        self.now += self.seconds[len(self.begun) - 1]
+        return [schedule.Ended(self.begun[-1])]
+
+    def close(self) -> None:
+        pass
+
+
+def prose(words: int, seed: int) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words))
+
+
+def write_items(folder: Path) -> None:
+    choices = {"text": ["one", "two", "red", "old"], "label": list("ABCD")}
+    each = CHARACTERS // ITEMS // len(choices["text"]) - len("Question: \nAnswer: one")
+    asked = [prose(each, seed)[:each] for seed in range(ITEMS)]
+    lines = [json.dumps({"question": question, "choices": choices, "answerKey": "A"}) for question in asked]
+    (folder / "arc_easy.jsonl").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """A function that lays out the cells of one of the package's recipes for its model, with a task or without."""
+
+    def lay_out(name: str, with_task: bool) -> Bench:
+        folder = tmp_path_factory.mktemp("quickstart")
+        path = Path(recipes.__file__).with_name(f"{name}.yaml")
+        values = load_yaml(path.read_text(), path.name)
+        for use, seed in (("calibration", 0), ("evaluation", 1)):
+            (folder / f"{use}.txt").write_text(prose(5000, seed))
+            values[use] |= {"source": str(folder / f"{use}.txt"), "split": None}
+        write_items(folder)
+        task = {"names": "arc_easy", "folder": str(folder)} if with_task else None
+        recipe = Recipe.model_validate(values | {"models": "tiny", "tasks": task})
+        prepared = {each.model: each for each in prepare(recipe, folder / "results", offline=True)}
+        return Bench(recipe, folder / "results", torch.device("cpu"), True, prepared)
+
+    return lay_out
+
+
+def foretold(bench: Bench, seconds: list[float], monkeypatch) -> list[tuple[float, float]]:
+    """As each piece but the last ended: the part of all time that was over, and the time left over what it was."""
+    pool = Replay(seconds)
+    monkeypatch.setattr(schedule, "time", pool)
+    plan = schedule.Schedule(pool, lambda work: expected(bench, work))
+    desk = SimpleNamespace(journal=Journal(bench.folder / JOURNAL_NAME))
+    runner._Study(bench, desk, plan).begin()
+    told, whole = [], sum(seconds)
+
+    def tell() -> None:
+        if len(pool.begun) < len(seconds):
+            told.append((pool.now / whole, plan._remaining.left({}) / (whole - pool.now)))
+
+    monkeypatch.setattr(plan, "_tell", tell)
+    assert not [*plan.results()] and len(pool.begun) == len(seconds)
+    return told
+
+
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize(
+    ("recipe", "with_task", "seconds"),
+    [("quickstart", True, WITH_TASK), ("quickstart", False, WITHOUT), ("everything", True, EVERYTHING)],
+)
+def test_from_a_tenth_on_the_time_left_is_right_to_a_fifth(
+    bench, monkeypatch, recipe, with_task, seconds, part
+) -> None:
+    told = foretold(bench(recipe, with_task), seconds, monkeypatch)
+    assert next(ratio for over, ratio in told if over >= part) == pytest.approx(1, abs=0.2)
