@@ -9,6 +9,7 @@ from textwrap import fill
 import pandas as pd
 
 from reports.entries import grouped
+from reports.escape import spreadsheet
 from suite.files import file_name, write_atomically
 from suite.results import Row
 
@@ -58,7 +59,7 @@ def _csvs(found: Mapping[str, Conclusion]) -> Iterator[tuple[str, bytes]]:
     for where, conclusion in found.items():
         for title, table in conclusion.tables.items():
             name = f"answer-{title}-{where}" if len(found) > 1 else f"answer-{title}"
-            yield f"{file_name(name)}.csv", table.to_csv(index=False).encode()
+            yield f"{file_name(name)}.csv", spreadsheet(table)
 
 
 def _cells(table: pd.DataFrame) -> pd.DataFrame:

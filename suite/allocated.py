@@ -12,7 +12,7 @@ from methods.method import Compressed, Method, StatisticsMode
 from methods.statistics import Statistic, Statistics
 from methods.target import Target
 from suite.errors import ConfigError
-from suite.schema import fields_of, first_error, nearest, refuse_lookalikes
+from suite.schema import fields_of, first_error, no_setting, refuse_lookalikes
 
 ALLOCATE = "allocate"
 Currency = Literal["weight", "output"]
@@ -40,9 +40,7 @@ class Allocated:
         known = [*size, "error"]
         for key in settings:
             if key not in known:
-                raise ConfigError(
-                    f"{where}.{key} is not a setting.{nearest(str(key), known)} Known: {', '.join(known)}"
-                )
+                raise ConfigError(no_setting(where, str(key), known))
         error = settings.get("error", cls.error)
         if error not in get_args(Currency):
             raise ConfigError(f"{where}.error is {error!r}; allowed: {', '.join(get_args(Currency))}")

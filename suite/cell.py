@@ -21,7 +21,7 @@ from suite.allocated import Allocated
 from suite.budget import Budget
 from suite.errors import ConfigError
 from suite.finetuning import Finetune
-from suite.schema import digest, fields_of, first_error, nearest, refuse_lookalikes
+from suite.schema import digest, fields_of, first_error, no_setting, refuse_lookalikes
 
 STATISTICS_KEY, LAYERS_KEY, OUTLIERS_KEY, FINETUNE_KEY = "statistics", "layers", "outliers", "finetune"
 BESIDE = {
@@ -168,9 +168,7 @@ def build_method(name: str, settings: dict[str, Any]) -> Variant:
     known = [*(setting.name for setting in settings_of(method_class)), *BESIDE]
     for key in settings:
         if key not in known:
-            raise ConfigError(
-                f"methods.{name}.{key} is not a setting.{nearest(str(key), known)} Known: {', '.join(known)}"
-            )
+            raise ConfigError(no_setting(f"methods.{name}", str(key), known))
     own = {key: value for key, value in settings.items() if key not in BESIDE}
     try:
         refuse_lookalikes(own, fields_of(method_class))

@@ -3,6 +3,8 @@
 import errno
 import importlib.metadata
 import logging
+import os
+import re
 import sys
 from typing import Annotated
 
@@ -10,7 +12,7 @@ import typer
 
 from suite.commands import cells, checking, machine, measuring, planning, report, running, studies, tuning
 from suite.errors import SuiteError
-from suite.masking import MaskedFormatter, masked
+from suite.masking import MaskedFormatter, masked, show_bug
 
 MENDABLE = (  # errors of the file system that a user can mend
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM),
@@ -44,11 +46,22 @@ def main() -> None:
             typer.echo(error.format_message(), err=True)  # the help
             sys.exit(2)
         _stop(f"{error.format_message()}; options and their ranges: {_called()} --help")
-    except OSError as error:
-        if error.errno not in MENDABLE:
+    except Exception as error:
+        number = _system_error(error)
+        if number is None or number not in MENDABLE:
             raise
-        where = error.filename or "while writing results"
-        _stop(f"{error.strerror}: {where}; finished rows are safe; see --out, --to")
+        where = getattr(error, "filename", None) or "while writing results"
+        _stop(f"{os.strerror(number)}: {where}; finished rows are safe; see --out, --to")
+    finally:
+        sys.excepthook = show_bug  # not before: Typer puts one of its own in place
+
+
+def _system_error(error: Exception) -> int | None:
+    """What the system said, by its number; libraries written in Rust have that in their words alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _called() -> str:
@@ -58,7 +71,7 @@ def _called() -> str:
 
 
 def _stop(message: str) -> None:
-    typer.echo(f"nowag-bench: {masked(' '.join(message.split()))}", err=True)
+    typer.echo(f"nowag-bench: {' '.join(masked(message).split())}", err=True)
     sys.exit(2)
 
 

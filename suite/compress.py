@@ -24,6 +24,7 @@ from suite.errors import CalibrationError
 from suite.files import link_or_copy
 from suite.jobs import Job, notes_path
 from suite.layers import Done, compress_linears
+from suite.masking import in_a_line
 from suite.models import Subject
 from suite.progress import track
 from suite.reproduction import LayerFailure
@@ -223,7 +224,7 @@ def marking(job: Job) -> Iterator[None]:
         logger.debug("%s", job.cell.label, exc_info=True)
         job.trouble = str(failure)
     except torch.OutOfMemoryError as error:  # between methods: theirs is a failure of the layer
-        job.trouble = f"failed: {' '.join(str(error).split())[:300]}"
+        job.trouble = f"failed: {in_a_line(error, 300)}"
     except CalibrationError as error:
         if not job.in_sequence:
             raise  # the dense model itself gives no usable statistics, to nobody

@@ -1,6 +1,7 @@
 """The Hugging Face hub: whether it answers, and a local folder with some files of one repository."""
 
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,9 @@ from suite.errors import AssetError
 from suite.masking import masked
 
 PROBE_SECONDS = 3.0
+REVISION = re.compile(
+    r"(?!-)(?!.*\.\.)[^\s\\/\x00-\x1f\x7f]+(/[^\s\\/\x00-\x1f\x7f]+)*"
+)  # a path below the cache's refs
 
 Kind = Literal["model", "dataset"]
 
@@ -62,6 +66,8 @@ def snapshot(
     Raises AssetError; an unknown name, a closed repository and a hub out of reach are told apart.
     """
     wanted = f"{kind} {repo!r}" + (f" at {revision!r}" if revision else "")
+    if revision and not REVISION.fullmatch(revision):
+        raise AssetError(f"{repo!r} cannot have a revision {revision!r}; give a branch, a tag or a commit")
     local_only = offline or not reachable()
     try:
         with no_progress_bars():

@@ -20,6 +20,7 @@ from suite.cell import build_method
 from suite.environment import describe
 from suite.errors import CheckpointError
 from suite.files import write_atomically
+from suite.masking import in_a_line
 from suite.speed import at_work
 
 HEADER_KEY = "nowag_bench_failure"
@@ -53,8 +54,7 @@ class Task:
                 results = [method.compress(self.weights[0], self.statistics[0], self._rng())]
         except EXPECTED as error:
             names = ", ".join(self.names)
-            reason = " ".join(str(error).split())[:300]
-            raise LayerFailure(f"failed: {names}: {type(error).__name__}: {reason}") from error
+            raise LayerFailure(f"failed: {names}: {type(error).__name__}: {in_a_line(error, 300)}") from error
         return self._decoded(results)
 
     @staticmethod
@@ -123,8 +123,9 @@ def replay(path: Path, device: torch.device) -> Replay:
             header["seed"],
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path} is no saved failure ({reason}); give one of runs/NAME/failures") from None
+        raise CheckpointError(
+            f"{path} is no saved failure ({in_a_line(error, 160)}); give one of runs/NAME/failures"
+        ) from None
     method = build_method(header["method"], header["settings"]).method
     try:
         with at_work(device):

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from suite.masking import secret_in
+
 
 def nearest(key: str, known: Sequence[str]) -> str:
     """` Did you mean 'x'?`, or nothing when no known word is close."""
@@ -43,7 +45,7 @@ def _kinds(annotation: Any) -> set[type]:
 
 
 class Strict(BaseModel):
-    """A frozen mapping in which an unknown key is an error that names the nearest known one."""
+    """A frozen mapping that refuses secrets, and an unknown key by naming the nearest known one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +58,8 @@ class Strict(BaseModel):
                     known = list(cls.model_fields)
                     raise ValueError(f"unknown key {key!r}.{nearest(str(key), known)} Known: {', '.join(known)}")
             refuse_lookalikes(values, cls.model_fields)
+        if secret := secret_in(values):
+            raise ValueError(f"{secret}; take it out: secrets do not belong in a recipe, which results keep")
         return values
 
 
@@ -64,10 +68,20 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def _named(key: str) -> str:
+    """A key, between quotation marks where it would break the line."""
+    return key if key.isprintable() else repr(key)
+
+
+def no_setting(where: str, key: str, known: Sequence[str]) -> str:
+    """What to say of a key that is no setting, in one line."""
+    return f"{where}.{_named(key)} is not a setting.{nearest(key, known)} Known: {', '.join(known)}"
+
+
 def first_error(error: ValidationError, prefix: str = "") -> str:
     """The first fault that pydantic found, in one line: where, what is wrong, what was given."""
     first = error.errors()[0]
-    where = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
+    where = ".".join([*([prefix] if prefix else []), *(_named(str(part)) for part in first["loc"])])
     message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given, shown = first.get("input"), ""

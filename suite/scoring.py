@@ -11,6 +11,7 @@ from suite.audit import summary
 from suite.checkpoint import Loaded
 from suite.evaluations import Evaluation, Measured
 from suite.files import write_atomically
+from suite.masking import masked_in
 from suite.results import Cost, Journal, Row
 from suite.schema import digest
 from suite.speed import Phase, measured
@@ -78,10 +79,13 @@ class Desk:
         return self.tracker.journal
 
     def record(self, row: Row, found: Measured | None = None) -> Row:
-        """Put down one row, with what a task found on each item."""
+        """Put down one row, secrets masked, with what a task found on each item."""
         if found and found.items:
             lines = "".join(json.dumps(item) + "\n" for item in found.items)
             write_atomically(self.folder / "items" / f"{row.row_id}.jsonl", lines.encode())
+        told = row.model_dump()
+        if (hidden := masked_in(told)) != told:
+            row = Row.model_validate(hidden)
         self.journal.append(row)
         self.tracker.record(row)
         return row

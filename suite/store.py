@@ -15,6 +15,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from suite.masking import masked, masked_in
 from suite.results import Row
 
 SQLITE = "sqlite:///"
@@ -81,13 +82,14 @@ class Store:
         return self.put(self.parent(row.recipe_sha256, row.recipe), child, artifacts)
 
     def put(self, parent_id: str, child: Child, artifacts: Sequence[Path] = ()) -> str:
-        """Create or replace a run below a parent -> its run id."""
+        """Create or replace a run below a parent, secrets masked in all that it says -> its run id."""
         tag, key = child.key
         if key in self.runs:
             self.client.delete_run(self.runs.pop(key))
         ended = int(child.ended.timestamp() * 1000)
-        tags = {"mlflow.parentRunId": parent_id, "study": self.study["study"], tag: key, **child.tags}
-        run = self.client.create_run(self.experiment_id, ended - int(child.seconds * 1000), tags, child.name)
+        started = ended - int(child.seconds * 1000)
+        tags = {"mlflow.parentRunId": parent_id, "study": self.study["study"], tag: key, **masked_in(child.tags)}
+        run = self.client.create_run(self.experiment_id, started, tags, masked(child.name))
         run_id = str(run.info.run_id)
         metrics = [Metric(name, value, ended, 0) for name, value in child.metrics.items()]
         metrics += [
@@ -96,10 +98,10 @@ class Store:
             for step, value in curve.items()
         ]
         metrics = [metric for metric in metrics if math.isfinite(metric.value)]
-        params = [Param(name, str(value)[:LONGEST_VALUE]) for name, value in child.params.items()]
+        params = [Param(name, masked(str(value))[:LONGEST_VALUE]) for name, value in child.params.items()]
         self.client.log_batch(run_id, metrics, params, synchronous=True)
         for name, text in child.texts.items():
-            self.client.log_text(run_id, text, name)
+            self.client.log_text(run_id, masked(text), name)
         for path in artifacts:
             if path.exists():  # it was there when the row was journalled
                 self.client.log_artifact(run_id, str(path))
@@ -151,7 +153,7 @@ class Store:
             tags = {"study": self.study["study"], RECIPE: recipe_sha256}
             run_id = self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
             if self.study["recipe"]:
-                self.client.log_text(run_id, self.study["recipe"], "recipe.yaml")
+                self.client.log_text(run_id, masked(self.study["recipe"]), "recipe.yaml")
             self.runs[recipe_sha256] = run_id
         self.open.add(self.runs[recipe_sha256])
         return self.runs[recipe_sha256]
@@ -185,7 +187,7 @@ def _tags(row: Row) -> dict[str, str]:
         "machine": row.environment.get("machine"),
         "mlflow.source.git.commit": row.environment.get("commit"),
     }
-    return {name: str(value)[:LONGEST_VALUE] for name, value in values.items() if value is not None}
+    return {name: masked(str(value))[:LONGEST_VALUE] for name, value in values.items() if value is not None}
 
 
 def _params(row: Row) -> dict[str, Any]:

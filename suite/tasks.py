@@ -45,8 +45,6 @@ GROUP = "nowag-bench"
 NAMES, FOLDER = "tasks.names (--tasks)", "tasks.folder (--task-dir)"  # in a recipe and on the command line
 TALKATIVE = ("lm_eval", "transformers.tokenization_utils_base")  # loggers
 UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, AssertionError, SyntaxError, TemplateError)
-
-
 TORN = (103, 117, 170, 291, 304, 363, 364, 481, 591, 634, 686, 723, 1114, 1208)
 
 
@@ -269,6 +267,10 @@ def _from_folder(name: str, folder: Path, split: str) -> Origin:
 
 def _from_hub(name: str, config: dict[str, Any], split: str, offline: bool) -> Origin:
     repository, subset = config["dataset_path"], config.get("dataset_name")
+    if Path(repository).exists():
+        raise AssetError(
+            f"{name}: {repository} is a folder here, which would be read; run elsewhere, or set {FOLDER}"
+        )
     local_only = offline or not hub.reachable()
     words = " ".join(filter(None, (repository, subset, f"[{split}]")))
     try:

@@ -99,7 +99,7 @@ class Tracker:
     def __init__(self, out: Path, uri: str, experiment: str = EXPERIMENT, recipe_text: str = "") -> None:
         self.out, self.uri, self.sent = out, uri, 0
         self.journal = Journal(out / JOURNAL_NAME)
-        self._study = {"study": uuid.uuid4().hex, "experiment": experiment, "recipe": recipe_text}
+        self._study = {"study": uuid.uuid4().hex, "experiment": experiment, "recipe": masked(recipe_text)}
         self._known = False  # whether the directory's notes have the study
         self._received: dict[str, str] = {}  # digests by row_id
         self._finished = False  # whether the store's parent runs were closed after the last row it received
@@ -161,7 +161,7 @@ class Tracker:
             f"recipe-{row.recipe_sha256[:8]}.yaml",
             f"items/{row.row_id}.jsonl",
         )
-        return [self.out / name for name in names]
+        return [self.out / name for name in names if ".." not in name.split("/")]  # a stranger's journal
 
     def _submit(self, work: Callable[..., object], *arguments: Any) -> None:
         self._jobs.append(self._thread.submit(work, *arguments))

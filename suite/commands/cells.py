@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from suite.commands.shared import CellArgument, DeviceOption, check_writable
+from suite.commands.shared import CellArgument, DeviceOption, check_writable, say
 
 
 def inspect(cell: CellArgument) -> None:
     """Show where the bits of a compressed cell go: codes, scales, codebooks, norms, signs, masks, the rest."""
     from suite.anatomy import in_words, take_apart
 
-    typer.echo(in_words(take_apart(cell)))
+    say(in_words(take_apart(cell)))
 
 
 def export(
@@ -23,7 +23,7 @@ def export(
     from suite.checkpoint import export_dense
 
     check_writable("--dense", dense.parent)
-    typer.echo(export_dense(cell, dense))
+    say(export_dense(cell, dense))
 
 
 def generate(  # noqa: PLR0913 - a command's options
@@ -52,8 +52,8 @@ def generate(  # noqa: PLR0913 - a command's options
     wish = Wish(prompt, tokens, pick_device(device), dtype, temperature, seed)
     for number, found in enumerate(go_on(cell, wish, dense=dense)):
         if number == 0:
-            typer.echo(prompt + found.text)
-        typer.echo(found)
+            say(prompt + found.text)
+        say(found)
 
 
 def replay(
@@ -65,11 +65,11 @@ def replay(
     from suite.reproduction import replay as again
 
     outcome = again(file, pick_device(device))
-    typer.echo(f"{outcome.method.title} {outcome.method.variant}, {', '.join(outcome.names)}")
-    typer.echo(f"then: {outcome.reason}")
+    say(f"{outcome.method.title} {outcome.method.variant}, {', '.join(outcome.names)}")
+    say(f"then: {outcome.reason}")
     if outcome.failure:
-        typer.echo(f"now:  {outcome.failure}")
+        say(f"now:  {outcome.failure}")
         raise typer.Exit(1)
-    typer.echo("now:  it works")
+    say("now:  it works")
     for name, audit in zip(outcome.names, outcome.audits, strict=True):
-        typer.echo(f"  {name}: {', '.join(f'{key} {value}' for key, value in audit.items())}")
+        say(f"  {name}: {', '.join(f'{key} {value}' for key, value in audit.items())}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.commands.shared import DeviceOption, OfflineOption
+from suite.commands.shared import DeviceOption, OfflineOption, say
 
 
 def verify(  # noqa: PLR0913 - a command's options
@@ -33,11 +33,11 @@ def verify(  # noqa: PLR0913 - a command's options
     for finding in check_all(folder, wish):
         findings.append(finding)
         if not as_json:
-            typer.echo(finding)
+            say(finding)
     faults = sum(finding.fault for finding in findings)
     if as_json:
-        typer.echo(json.dumps({"faults": faults, "findings": [asdict(each) for each in findings]}, indent=1))
+        say(json.dumps({"faults": faults, "findings": [asdict(each) for each in findings]}, indent=1))
     else:
-        typer.echo(f"{len(findings)} things checked, {faults or 'no'} fault{'s' * (faults != 1)}")
+        say(f"{len(findings)} things checked, {faults or 'no'} fault{'s' * (faults != 1)}")
     if faults:
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from suite.commands.shared import DeviceOption, OfflineOption, OutOption
+from suite.commands.shared import DeviceOption, OfflineOption, OutOption, say
 
 
 def methods() -> None:
@@ -18,17 +18,17 @@ def methods() -> None:
 
     for name, method in METHODS.items():
         paper = f", {method.paper}" if method.paper else ""
-        typer.echo(f"{name}: {method.title}{paper}; statistics {method.statistics_mode}")
+        say(f"{name}: {method.title}{paper}; statistics {method.statistics_mode}")
         for setting in settings_of(method):
-            typer.echo(f"    {setting}")
-    typer.echo("beside the settings of any method:")
+            say(f"    {setting}")
+    say("beside the settings of any method:")
     mappings: dict[str, type] = {OUTLIERS_KEY: Outliers, FINETUNE_KEY: Finetune}
     for key, meaning in BESIDE.items():
-        typer.echo(f"    {key}: {meaning}")
+        say(f"    {key}: {meaning}")
         for setting in settings_of(mappings[key]) if key in mappings else ():
-            typer.echo(f"        {setting}")
-    typer.echo("in place of a method:")
-    typer.echo("    allocate: methods, bits_per_weight or bytes, error: each linear by one of several methods")
+            say(f"        {setting}")
+    say("in place of a method:")
+    say("    allocate: methods, bits_per_weight or bytes, error: each linear by one of several methods")
 
 
 def bench(
@@ -64,12 +64,12 @@ def bench(
 
     options = Options(pick_device(device), scale, only, repeat, reference)
     if only == SCALE:
-        rows = scale_report.report(plan_of(options.sizes, override or ()), options.device, typer.echo, json)
+        rows = scale_report.report(plan_of(options.sizes, override or ()), options.device, say, json)
         failed = any(row.status != "ok" for row in rows)
     elif override:
         raise ConfigError(f"--set {override[0]} belongs to --only {SCALE}; give both or neither")
     else:
-        failed = any(result.error for result in report(options, typer.echo, json))
+        failed = any(result.error for result in report(options, say, json))
     if failed:
         raise typer.Exit(1)
 
@@ -92,7 +92,7 @@ def synthesize(  # noqa: PLR0913 - a command's options
     draw = Draw(shape, blocks, seed, dtype, pick_device(device))
     folder = write(draw, to)
     facts = draw.facts()
-    typer.echo(
+    say(
         f"{folder}: {shape}, {facts['blocks']} blocks, {dtype}, drawn on {facts['device']} with seed {seed}; "
         "random weights, so quality means nothing, cost does"
     )
@@ -106,7 +106,7 @@ def sync(
     from suite.tracking import sync as send
 
     sent, pending = send(folder, default_uri(folder.parent))
-    typer.echo(f"{sent} rows sent, {pending} still waiting")
+    say(f"{sent} rows sent, {pending} still waiting")
     if pending:
         raise typer.Exit(1)
 
@@ -121,6 +121,6 @@ def doctor(out: OutOption = Path("runs"), offline: OfflineOption = False) -> Non
     marks = {True: "ok", False: "PROBLEM", None: "note"}
     for check in checks:
         remedy = f" -> {check.remedy}" if check.remedy and check.ok is False else ""
-        typer.echo(f"{marks[check.ok]:8}{check.name}: {check.detail}{remedy}")
+        say(f"{marks[check.ok]:8}{check.name}: {check.detail}{remedy}")
     if any(check.ok is False for check in checks):
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from suite.commands.shared import DeviceOption, OfflineOption, OutOption, check, show_waiting
+from suite.commands.shared import DeviceOption, OfflineOption, OutOption, check, say, show_waiting
 from suite.errors import ConfigError
 
 CellsArgument = Annotated[list[Path], typer.Argument(metavar="CELL", help="Finished cells, runs/NAME/cells/ID.")]
@@ -80,7 +80,7 @@ def evaluate(  # noqa: PLR0913 - a command's options
     protocols = [build_protocol(each, text) for each in protocol or ()]
     groups = [build_tasks({"names": names, **harness})] if names else []
     for outcome in reevaluate(cell, Wish(tuple(protocols), tuple(groups), offline, device, allow_overlap)):
-        typer.echo(f"\n{Report(Material(outcome.rows)).text()}")
+        say(f"\n{Report(Material(outcome.rows)).text()}")
         show_waiting(outcome)
 
 
@@ -106,11 +106,11 @@ def compare(
 
     rows = load(out)
     if not row:
-        typer.echo(listing(rows))
+        say(listing(rows))
         return
     a, b = (find_row(rows, text) for text in row)
     sides = (over_seeds(a, rows), over_seeds(b, rows)) if all_seeds else ([a], [b])
-    typer.echo(in_words(verdicts_on(*sides), a, b))
+    say(in_words(verdicts_on(*sides), a, b))
 
 
 def _goes_with(option: str, given: object, others: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from suite.commands.shared import (
     check,
     check_writable_file,
     options,
+    say,
 )
 
 
@@ -42,7 +43,7 @@ def plan(  # noqa: PLR0913 - a command's options
         check_writable_file("--json", json)
     loaded, where = load_recipe(recipe, override or ()), options(out, offline, device, workers=workers)
     made = planned(loaded, where)
-    typer.echo(in_words(made))
+    say(in_words(made))
     if json is not None:
         write_atomically(json, f"{as_json(made)}\n".encode())
     if yes or (made.to_do and sys.stdin.isatty() and sys.stdout.isatty() and typer.confirm("\nRun it?")):

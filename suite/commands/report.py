@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from suite.commands.shared import OpenOption, check_writable, open_page
+from suite.commands.shared import OpenOption, check_writable, open_page, say
 
 if TYPE_CHECKING:
     from reports.material import Material
@@ -67,22 +67,22 @@ def report(
     if copy_to:
         check_writable("--copy-templates", copy_to)
         copy_templates(copy_to)
-        typer.echo(f"templates: {copy_to}; keep what you change, and give the folder as --template")
+        say(f"templates: {copy_to}; keep what you change, and give the folder as --template")
         return
     check_writable("--to", to)
     wording = Wording(template)
     if not source:
         source = [str(newest_run(RUNS))]
-        typer.echo(f"source:  {source[0]}, the newest run")
+        say(f"source:  {source[0]}, the newest run")
     material = _gathered(source, where or "")
     if not split:
         check_unmixed(material)
     made = Report(material, wording)
     page = made.write(to)
-    typer.echo(f"rows:    {len(made.rows):,}")
-    typer.echo(f"tables:  {len(made.tables):,} in {to / 'tables'}")
-    typer.echo(f"figures: {len(made.drawings):,} in {to / 'figures'}")
-    typer.echo(f"report:  {page}")
+    say(f"rows:    {len(made.rows):,}")
+    say(f"tables:  {len(made.tables):,} in {to / 'tables'}")
+    say(f"figures: {len(made.drawings):,} in {to / 'figures'}")
+    say(f"report:  {page}")
     if open_it:
         open_page(page)
 

@@ -18,6 +18,7 @@ from suite.commands.shared import (
     check,
     open_page,
     options,
+    say,
     show_waiting,
 )
 
@@ -98,8 +99,8 @@ def _show(outcome: "Outcome") -> Path:
 
     report = Report(material_of(outcome.folder, outcome.rows))
     page = report.write(outcome.folder / "report")
-    typer.echo(f"\n{report.text()}")
-    typer.echo(f"report:  {page}")
-    typer.echo(f"mlflow:  {page_command(outcome.tracking_uri)}")
+    say(f"\n{report.text()}")
+    say(f"report:  {page}")
+    say(f"mlflow:  {page_command(outcome.tracking_uri)}")
     show_waiting(outcome)
     return page

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from suite.masking import masked
+
 if TYPE_CHECKING:
     from suite.runner import Options, Outcome
 
@@ -63,6 +65,11 @@ def options(  # noqa: PLR0913 - those of the commands that run recipes
     return Options(out, offline, device, Workers(known[executor], workers, address, cpus))
 
 
+def say(text: object, nl: bool = True) -> None:
+    """Print to standard output, secrets masked."""
+    typer.echo(masked(str(text)), nl=nl)
+
+
 def check_writable(option: str, folder: Path) -> None:
     """ConfigError unless files can be written into a folder, which need not be there yet."""
     from tempfile import TemporaryDirectory
@@ -101,7 +108,7 @@ def check() -> None:
 def show_waiting(outcome: "Outcome") -> None:
     """How many rows the tracking store has not received, and how to send them."""
     if outcome.untracked:
-        typer.echo(f"{outcome.untracked} rows wait for the tracking store: nowag-bench sync {outcome.folder}")
+        say(f"{outcome.untracked} rows wait for the tracking store: nowag-bench sync {outcome.folder}")
 
 
 def open_page(page: Path) -> None:
@@ -109,4 +116,4 @@ def open_page(page: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(page.resolve().as_uri()):
-        typer.echo(f"no browser on this machine: open {page} in one")
+        say(f"no browser on this machine: open {page} in one")

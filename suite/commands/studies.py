@@ -18,6 +18,7 @@ from suite.commands.shared import (
     WorkersOption,
     check,
     options,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ def list_studies() -> None:
     from studies import STUDIES
 
     for study in STUDIES.values():
-        typer.echo(f"{study.NAME}: {study.QUESTION} (small: about {study.MINUTES} min)")
-    typer.echo("\nPublished tables, for a recipe's key `reproduce`:")
+        say(f"{study.NAME}: {study.QUESTION} (small: about {study.MINUTES} min)")
+    say("\nPublished tables, for a recipe's key `reproduce`:")
     for table in presets():
-        typer.echo(f"{table.name}: {table.citation} ({', '.join(table.models)})")
+        say(f"{table.name}: {table.citation} ({', '.join(table.models)})")
 
 
 @app.command()
@@ -66,7 +67,7 @@ def show(name: NameArgument, scale: ScaleOption = "small", model: ModelOption = 
     check()
     import yaml
 
-    typer.echo(yaml.safe_dump(_values(_named(name), scale, model), sort_keys=False), nl=False)
+    say(yaml.safe_dump(_values(_named(name), scale, model), sort_keys=False), nl=False)
 
 
 @app.command()
@@ -132,10 +133,10 @@ def _answer(chosen: "Study", rows: Sequence["Row"], folder: Path) -> None:
     from studies import conclusions, write
 
     found = conclusions(chosen.conclude, rows)
-    typer.echo(f"\n{chosen.QUESTION}")
+    say(f"\n{chosen.QUESTION}")
     for where, conclusion in found.items():
-        typer.echo(f"\n{where}\n{conclusion.text()}")
-    typer.echo(f"\nanswer:  {write(chosen.QUESTION, found, folder / 'report')}")
+        say(f"\n{where}\n{conclusion.text()}")
+    say(f"\nanswer:  {write(chosen.QUESTION, found, folder / 'report')}")
 
 
 def _named(name: str) -> "Study":
@@ -154,12 +155,15 @@ def _named(name: str) -> "Study":
 
 
 def _values(chosen: "Study", scale: str, model: str | None) -> dict[str, Any]:
-    """The recipe at a scale by name. ConfigError for a scale that there is not."""
+    """The recipe at a scale by name. ConfigError for a scale that there is not, and for a secret."""
     from studies import SCALES
     from suite.errors import ConfigError
+    from suite.masking import secret_in
     from suite.schema import nearest
 
     known: dict[str, Scale] = {each: each for each in SCALES}
     if scale not in known:
         raise ConfigError(f"--scale is {scale!r}.{nearest(scale, list(known))} Allowed: {', '.join(known)}")
+    if secret := secret_in(model, "--model"):  # which the recipe's name would repeat
+        raise ConfigError(f"{secret}; give the model without it: secrets do not belong in a recipe")
     return chosen.recipe(known[scale], model)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from suite.commands.running import execute, stop_if_failed
-from suite.commands.shared import DeviceOption, OfflineOption, OutOption, SetOption, check, options
+from suite.commands.shared import DeviceOption, OfflineOption, OutOption, SetOption, check, options, say
 
 if TYPE_CHECKING:
     from reports.material import Search
@@ -48,7 +48,7 @@ def search_and_confirm(
     searched = search(asked, Options(out, offline, device, storage))
     write_search(_left(asked, searched), searched.folder / "search")  # before the run, whose report tells of it
     outcome = execute(write_best(asked, searched), options(out, offline, device))
-    typer.echo(f"trials:  optuna-dashboard {_storage(searched, storage)}  (pip install optuna-dashboard)")
+    say(f"trials:  optuna-dashboard {_storage(searched, storage)}  (pip install optuna-dashboard)")
     return outcome
 
 

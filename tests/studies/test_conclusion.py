@@ -51,3 +51,9 @@ def test_two_answers_have_files_of_their_own(tmp_path):
     write("Is it so?", {"tiny, a": ANSWER, "tiny, b": ANSWER}, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"answer.md", "answer-KL-by-method-tiny-a.csv", "answer-KL-by-method-tiny-b.csv"}
+
+
+def test_no_text_of_an_answers_csv_is_a_formula(tmp_path):
+    table = pd.DataFrame({"method": ["=cmd|' /C calc'!A0", "Wanda"], "KL": [-0.5, 1.0]})
+    write("Is it so?", {"tiny, wiki": Conclusion(("It is so.",), {"KL": table})}, tmp_path)
+    assert (tmp_path / "answer-KL.csv").read_text() == "method,KL\n'=cmd|' /C calc'!A0,-0.5\nWanda,1.0\n"

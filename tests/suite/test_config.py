@@ -89,6 +89,7 @@ def test_an_override_makes_the_mappings_it_needs_and_reads_yaml():
         ),
         ({"methods": {"wnda": {}}}, "Did you mean 'wanda'?"),
         ({"methods": {"rtn": {"bit": 4}}}, "methods.rtn.bit is not a setting. Did you mean 'bits'?"),
+        ({"methods": {"rtn": {"a\nb": 4}}}, "methods.rtn.'a\\nb' is not a setting."),
         ({"methods": {"rtn": {"bits": 99}}}, "methods.rtn.bits"),
         ({"methods": {"rtn": 4}}, "takes a mapping"),
         ({"methods": {"nowag-vq": {"bits": 1.3, "dim": 4}}}, "1.3 * 4 = 5.2"),

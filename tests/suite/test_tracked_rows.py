@@ -116,8 +116,10 @@ def test_a_run_whose_row_is_gone_is_left_out_and_named(
 def test_a_cells_name_from_a_store_stays_inside_the_folder(
     send: Send, uri: str, tmp_path: Path, make_row: MakeRow
 ) -> None:
-    (tmp_path / "study" / "cells").mkdir(parents=True)
-    send(make_row("a", cell_id="../../escaped"))
+    send(make_row("a"))
+    client = MlflowClient(uri)
+    [run] = client.search_runs([each.experiment_id for each in client.search_experiments()], "tags.row_id = 'a'")
+    client.set_tag(run.info.run_id, "cell_id", "../../escaped")
     fetch(uri, "", tmp_path / "deep" / "fetched")
     assert not (tmp_path / "deep" / "escaped").exists() and not list(tmp_path.glob("deep/*.json"))
     assert [path.name for path in (tmp_path / "deep" / "fetched" / "cells").iterdir()] == ["escaped"]

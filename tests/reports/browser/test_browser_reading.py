@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from reports.build import Report
 from reports.figures.drawing import Drawing
+from reports.material import Material
 from suite.results import Row
 
 HOSTILE = "<img src=x onerror=\"document.title='ran'\"></script><script>document.title='ran'</script>"
@@ -154,6 +156,17 @@ def test_hostile_names_run_nothing_and_can_be_opened(opened: Open, make_row: Mak
     tab.get_by_label("Filter").fill("<img")
     assert tab.title() == "report"
     assert tab.locator("img").count() == 0
+
+
+def test_figures_of_hostile_names_run_nothing(opened: Open, make_windows: MakeRow) -> None:
+    given = {"title": HOSTILE, "variant": HOSTILE, "model": HOSTILE, "calibration": HOSTILE}
+    bits = {"rtn": 3.0, "gptq": 2.5, "wanda": 9.0}
+    rows = [make_windows(name, method=name, stored_bits_per_weight=size, **given) for name, size in bits.items()]
+    drawings = Report(Material(rows)).drawings
+    tab = opened(rows, title="report", drawings=drawings)
+    assert drawings and "onerror" in tab.locator("svg").first.evaluate("svg => svg.textContent")
+    assert tab.title() == "report"
+    assert tab.locator("img, svg script, svg image").count() == 0
 
 
 @pytest.mark.parametrize("width", [390, 1280])
