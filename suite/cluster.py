@@ -32,6 +32,7 @@ from ray.exceptions import (
 from suite.demand import demand_of
 from suite.environment import GIB
 from suite.errors import ConfigError, EnvironmentProblem
+from suite.masking import in_a_line
 from suite.processes import speak, told
 from suite.progress import beside_others
 from suite.schedule import Ended, Found
@@ -197,4 +198,4 @@ def _largest(resource: str) -> float:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return in_a_line(error, 200) or type(error).__name__

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from suite.models import Subject
 from suite.results import Measures, Quality, TaskScore
-from suite.signed import is_signed, read_signed, write_signed
+from suite.signed import signed_or_none, write_signed
 
 Noise = dict[str, dict[str, float]]  # what was changed -> figure -> by how much the dense model's moved
 
@@ -75,8 +75,8 @@ def dense_folder(cache: Path, subject: Subject, tokens_id: str) -> Path:
 def kept_noise(folder: Path, measure: Callable[[], Noise]) -> Noise:
     """The noise floor that was measured before, or a new measurement, which is then kept."""
     path = folder / "noise.json"
-    if is_signed(path):
-        return read_signed(path)
+    if (kept := signed_or_none(path)) is not None:
+        return kept
     noise = measure()
     write_signed(path, noise)
     return noise

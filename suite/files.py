@@ -15,6 +15,9 @@ from filelock import FileLock, Timeout
 from suite.errors import ResultError
 
 UNFINISHED = ".part"  # how the name of a file ends that is still being written
+LONGEST_NAME = (
+    200  # characters, of the 255 that a name may have: endings, and what `write_atomically` adds, have room
+)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -70,8 +73,14 @@ def files_sha256(paths: Sequence[Path], one: Callable[[Path], str] = file_sha256
 
 
 def file_name(text: str) -> str:
-    """Any text as a name of a file or folder: letters, digits, dots, dashes and underscores."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    """Any text as a name of a file or folder: letters, digits, dots, dashes and underscores.
+
+    What is longer than file systems take, an ending included, is cut, and told apart by its hash.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def from_home(text: str) -> Path:

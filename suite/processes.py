@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 
 from suite.errors import ConfigError, SuiteError
+from suite.masking import MaskedFormatter
 from suite.progress import beside_others
 from suite.schedule import Ended, Found
 from suite.speed import at_work
@@ -175,7 +176,9 @@ def serve(pipe: Connection) -> None:
 
 def speak(name: str) -> None:
     """Log to standard error, which a worker shares with others, as the command line does."""
-    logging.basicConfig(format=f"{name}%(message)s", level=logging.WARNING)
+    lines = logging.StreamHandler()
+    lines.setFormatter(MaskedFormatter(f"{name}%(message)s"))
+    logging.basicConfig(handlers=[lines], level=logging.WARNING)
     logging.getLogger("suite").setLevel(logging.INFO)
 
 

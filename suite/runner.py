@@ -123,7 +123,10 @@ class _Study:
         references = [Reference(stand.prepared.model, each) for each in stand.evaluations] if sound else []
         for reference in references:
             self.schedule.add(reference, stated)
-        for job, works in makings(stand, sound, self.schedule.pool.slots):
+        made = list(makings(stand, sound, self.schedule.pool.slots))
+        for survey in (work for _, works in made for work, _ in works if isinstance(work, Survey)):
+            self.schedule.add(survey, stated)  # before any walk, which waits for those of all its cells
+        for job, works in made:
             for work, after in works:
                 self.schedule.add(work, [*stated, *after])
             self.walks[job.id] = {work for work, _ in works}

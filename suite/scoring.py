@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +15,9 @@ from suite.masking import masked_in
 from suite.results import Cost, Journal, Row
 from suite.schema import digest
 from suite.speed import Phase, measured
-from suite.tracking import Tracker
+
+if TYPE_CHECKING:  # a worker that only measures needs no MLflow
+    from suite.tracking import Tracker
 
 ARITHMETIC = "float32"  # of everything between stored weights; part of a cell's identity
 
@@ -71,7 +73,7 @@ class Desk:
     """Where the rows of one results folder are put down: items beside it, the journal, then the tracker."""
 
     folder: Path
-    tracker: Tracker
+    tracker: "Tracker"
 
     @property
     def journal(self) -> Journal:

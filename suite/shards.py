@@ -22,6 +22,7 @@ from kernels.format import Format
 from kernels.formats import FORMATS
 from suite.errors import CheckpointError
 from suite.files import file_sha256, write_atomically
+from suite.masking import in_a_line
 from suite.signed import once, written
 
 FORMAT_VERSION = 2
@@ -147,4 +148,4 @@ def _digest(described: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]])
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return in_a_line(error, 160) or type(error).__name__

@@ -17,6 +17,7 @@ from suite.gradients import Gradients, gradients_cache, measure
 from suite.gradients import Source as GradientSource
 from suite.jobs import Job
 from suite.ledger import Entry
+from suite.masking import in_a_line
 from suite.models import Subject
 from suite.progress import track
 from suite.reproduction import EXPECTED
@@ -37,7 +38,7 @@ def survey(subject: Subject, job: Job, entry: Entry, folder: Path, device: torch
         try:
             job.method = _settled(subject, job, job.cell.method, found)
         except EXPECTED as error:
-            job.trouble = f"failed: {' '.join(str(error).split())[:300]}"
+            job.trouble = f"failed: {in_a_line(error, 300)}"
     return found
 
 

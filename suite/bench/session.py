@@ -17,6 +17,7 @@ from suite.bench.clock import Ceilings, Timing, ceilings, timed, timed_replays
 from suite.environment import describe
 from suite.errors import ConfigError
 from suite.files import write_atomically
+from suite.masking import in_a_line
 from suite.speed import at_work, measured
 
 ScaleName = Literal["full", "small"]
@@ -101,7 +102,7 @@ def _attempt(case: Case, options: Options, limits: Ceilings) -> Result:
         with at_work(options.device):
             return _measure(case, options, limits)
     except Exception as error:  # noqa: BLE001 - one broken kernel must not hide what the others do
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {in_a_line(error, 200)}"
         return Result(case=case.name, shape=case.shape, error=reason)
 
 

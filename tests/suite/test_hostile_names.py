@@ -8,6 +8,7 @@ import pytest
 
 from suite import hub
 from suite.errors import AssetError
+from suite.files import file_name, write_atomically
 from suite.results import JOURNAL_NAME, Journal
 from suite.tracking import Tracker
 
@@ -81,3 +82,11 @@ def test_a_strangers_journal_sends_no_file_from_outside_its_folder(make_row: Any
         pass
     assert tracker.sent == 1
     assert {file.name for file in (tmp_path / "store/mlartifacts").rglob("*") if file.is_file()} == {"row.json"}
+
+
+def test_a_name_too_long_for_a_file_is_cut_and_told_apart(tmp_path):
+    long = "a/very" * 60
+    names = [file_name(text) for text in (long, f"{long}!", long)]
+    assert names[0] == names[2] != names[1] and file_name("as it/was") == "as-it-was"
+    write_atomically(tmp_path / f"{names[1]}.meta.json", b"{}")  # OSError where it is too long
+    assert [path.name for path in tmp_path.iterdir()] == [f"{names[1]}.meta.json"]
