@@ -10,10 +10,13 @@ import torch
 from suite import gradients
 from suite.architecture import decoder_blocks, linears
 from suite.budget import Budget
+from suite.config import Recipe
 from suite.errors import CalibrationError, EnvironmentProblem
 from suite.gradients import Source, gradients_cache, mean_squares, measure, principal_directions
 from suite.ledger import draw
 from suite.models import load_model
+from suite.runner import Options, run
+from suite.schedule import Here
 
 CPU = torch.device("cpu")
 
@@ -134,3 +137,14 @@ def test_a_full_disk_is_found_before_the_work(source, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 10})())
     with pytest.raises(EnvironmentProblem, match="no space left: gradients may take"):
         measure(source, gradients_cache(tmp_path / "out"), CPU)
+
+
+def test_a_walk_waits_for_what_any_of_its_cells_has_surveyed(recipe_values, tmp_path, no_tracking, monkeypatch):
+    begun, start = [], Here.start
+    monkeypatch.setattr(Here, "start", lambda pool, work: begun.append(type(work).__name__) or start(pool, work))
+    targets = [{"bits_per_weight": 4.0}, {"bits_per_weight": 5.0}]
+    methods = {"wanda": {"statistics": "dense"}, "cvxq": {"target": targets}}
+    outcome = run(Recipe.model_validate(recipe_values | {"methods": methods}), Options(tmp_path, offline=True))
+    assert [row.status for row in outcome.rows] == ["ok"] * 3
+    making = [name for name in begun if name in ("Survey", "Walk")]
+    assert making == ["Survey", "Survey", "Walk"]

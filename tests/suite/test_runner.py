@@ -19,7 +19,6 @@ from suite.config import Recipe
 from suite.errors import CalibrationError, CheckpointError, ConfigError, ResultError
 from suite.files import alone
 from suite.runner import Options, run
-from suite.schedule import Here
 from suite.speed import Phase
 
 pytestmark = pytest.mark.usefixtures("no_tracking")
@@ -295,14 +294,3 @@ def test_every_family_comes_back_from_disk_as_the_model_it_was(family, run_with,
     assert rows[0].quality.kl_mean < 1e-6 and rows[0].quality.top1_agreement == 1
     assert rows[2].quality.kl_mean < rows[1].quality.kl_mean
     assert bool(rows[0].audit["not_compressed"]) == (family == "mixtral")
-
-
-def test_a_walk_waits_for_what_any_of_its_cells_has_surveyed(recipe_values, tmp_path, no_tracking, monkeypatch):
-    begun, start = [], Here.start
-    monkeypatch.setattr(Here, "start", lambda pool, work: begun.append(type(work).__name__) or start(pool, work))
-    targets = [{"bits_per_weight": 4.0}, {"bits_per_weight": 5.0}]
-    methods = {"wanda": {"statistics": "dense"}, "cvxq": {"target": targets}}
-    outcome = run(Recipe.model_validate(recipe_values | {"methods": methods}), Options(tmp_path, offline=True))
-    assert [row.status for row in outcome.rows] == ["ok"] * 3
-    making = [name for name in begun if name in ("Survey", "Walk")]
-    assert making == ["Survey", "Survey", "Walk"]
