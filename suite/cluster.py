@@ -48,7 +48,7 @@ POLL_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
 ADDRESS = "RAY_ADDRESS"  # Ray's own variable, which its job submission sets
 OBJECT_STORE_BYTES = 100 << 20
-"""Of a cluster that is started here: there are no objects but messages of some kilobytes."""
+"""Of a cluster that is started here: there are no objects but messages, of which one has a recipe's tokens."""
 
 
 def connect(address: str | None) -> bool:
@@ -107,8 +107,7 @@ class Cluster:
         self._running: dict[Any, Work] = {}
         token = uuid.uuid4().hex
         (bench.folder / TOKEN_NAME).write_text(token, encoding="ascii")
-        bare = Bench(bench.recipe, bench.folder, torch.device(bench.device.type), bench.offline)
-        self._post = ray.put(Post(bare, Path.cwd(), token, self._cpus))
+        self._post = ray.put(Post(bench.for_worker(), Path.cwd(), token, self._cpus))
 
     @property
     def slots(self) -> int:

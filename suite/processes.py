@@ -6,6 +6,7 @@ when the driver does, however it ends (suite/worker.py); Ctrl-C reaches the driv
 
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -70,8 +71,7 @@ class Processes:
     shows_progress: ClassVar[bool] = False
 
     def __init__(self, bench: Bench, count: int, cpus: int | None = None) -> None:
-        device = torch.device(bench.device.type)  # a worker sees one GPU only
-        self._bench = Bench(bench.recipe, bench.folder, device, bench.offline)
+        self._bench = bench.for_worker()
         self._places = list(_places(bench.device, count, cpus))
         self._workers: list[Worker] = []
 
@@ -127,7 +127,7 @@ class Processes:
         worker = Worker(place, process, ours)
         self._workers.append(worker)
         with suppress(OSError):
-            ours.send((self._bench, place))
+            ours.send(pickle.dumps((self._bench, place)))  # else torch would hand over tensors by file descriptors
         return worker
 
     def _dismissed(self, worker: Worker, seconds: float) -> int:
@@ -165,7 +165,7 @@ def _end_of(exitcode: int) -> str:
 def serve(pipe: Connection) -> None:
     """A worker's life: pieces of work in, what they find out, until the driver is gone."""
     with suppress(EOFError, OSError):  # of the pipe: whatever work raises is told
-        bench, place = pipe.recv()
+        bench, place = pickle.loads(pipe.recv())  # noqa: S301 - from the driver, by a pipe of its own
         speak(f"[worker {place.number}] ")
         torch.set_num_threads(place.threads)
         with at_work(bench.device), beside_others():

@@ -1,10 +1,12 @@
 """The pieces of a recipe's work that any process can do: references, walks, measurements.
 
-A piece is a few names, so that it travels; what it takes (model, tokens, evaluations) the process that does it has
-prepared itself, and finds by the same ids or refuses. Shards, checkpoints and references go to the results folder,
-which all processes see. Rows go back to the driver, the only one that writes them down.
+A piece is a few names, so that it travels. What it takes, tokens and evaluations, the process that does it was
+given or has prepared itself, and the model it loads; it finds all by the same ids or refuses. Shards, checkpoints and
+references go to the results folder, which all processes see. Rows go back to the driver, the only one that writes
+them down.
 """
 
+import pickle
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +35,9 @@ from suite.scoring import ARITHMETIC, identity, row_id, score
 from suite.speed import Phase, measured
 from suite.survey import survey
 
+SENT_BYTES = 32 << 20
+"""Of tokens and texts, to each worker: with more it prepares for itself, which gives the same."""
+
 
 @dataclass
 class Bench:
@@ -44,6 +49,11 @@ class Bench:
     offline: bool
     prepared: dict[str, Prepared] = field(default_factory=dict)
     stands: dict[str, "Stand"] = field(default_factory=dict)
+
+    def for_worker(self) -> "Bench":
+        """The same for a process that sees one device, with what is prepared, unless that is too much to send."""
+        prepared = self.prepared if len(pickle.dumps(self.prepared)) <= SENT_BYTES else {}
+        return Bench(self.recipe, self.folder, torch.device(self.device.type), self.offline, dict(prepared))
 
     def stand(self, model: str) -> "Stand":
         """One model of the recipe, prepared."""
@@ -66,8 +76,14 @@ class Stand:
 
     @property
     def subject(self) -> Subject:
-        """The loaded model."""
-        return subject_of(self.prepared.model, self.bench.offline)
+        """The loaded model. EnvironmentProblem where it is not the one that was prepared, elsewhere perhaps."""
+        subject = subject_of(self.prepared.model, self.bench.offline)
+        if subject.fingerprint != self.prepared.fingerprint:
+            raise EnvironmentProblem(
+                f"{self.prepared.model} on {platform.node()} is not the model that the recipe was prepared with: "
+                "its weights or its configuration differ; make them the same on all machines, and leave them alone"
+            )
+        return subject
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:

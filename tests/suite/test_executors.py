@@ -10,14 +10,14 @@ import socket
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 
-from suite import processes, progress, runner
+from suite import processes, progress, runner, work
 from suite.config import Recipe
 from suite.demand import demand_of
 from suite.errors import AssetError, ConfigError, EnvironmentProblem
@@ -123,6 +123,36 @@ def test_a_cell_that_a_worker_cannot_find_by_its_id_is_refused(bench):
         list(Measure(bench.recipe.models[0], "0123456789abcdef", ()).run(bench))
 
 
+@pytest.fixture
+def prepared(bench, tiny_model, monkeypatch):
+    """The bench with a model prepared, and as a worker gets it, which cannot prepare any."""
+    jobs = list(bench.stand(str(tiny_model)).jobs)
+    sent = pickle.loads(pickle.dumps(bench.for_worker()))  # noqa: S301 - our own
+    monkeypatch.setattr(work, "prepare_model", None)
+    return sent, str(tiny_model), jobs
+
+
+def test_a_worker_is_given_what_the_driver_has_prepared(prepared):
+    sent, model, jobs = prepared
+    stand = sent.stand(model)
+    assert list(stand.jobs) == jobs and stand.subject.fingerprint == stand.prepared.fingerprint
+    assert any(entry.tokens.numel() for entry in stand.prepared.entries.values() if entry)
+
+
+def test_a_worker_with_another_model_by_that_name_refuses_it(prepared):
+    sent, model, _ = prepared
+    sent.prepared[model] = replace(sent.prepared[model], fingerprint="another")
+    with pytest.raises(EnvironmentProblem, match="is not the model that the recipe was prepared with"):
+        _ = sent.stand(model).subject
+
+
+def test_what_is_too_much_to_send_a_worker_prepares_itself(bench, tiny_model, monkeypatch):
+    bench.stand(str(tiny_model))
+    assert list(bench.for_worker().prepared) == [str(tiny_model)]
+    monkeypatch.setattr(work, "SENT_BYTES", 100)
+    assert bench.for_worker().prepared == {} and len(pickle.dumps(Processes(bench, 2)._bench)) < 3000
+
+
 def test_workers_share_out_the_gpus_that_the_driver_sees(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
@@ -191,11 +221,6 @@ def test_a_worker_ends_with_its_driver_even_while_it_imports_and_hears_no_ctrl_c
     assert os.getpgid(hired[0].pid) == hired[0].pid
     pool._workers[0].pipe.close()  # as when the driver is killed
     assert hired[0].wait(60) == 1  # not 0, as after reading to the end
-
-
-def test_what_travels_to_workers_is_small(bench):
-    bench.stand(bench.recipe.models[0])
-    assert len(pickle.dumps(Processes(bench, 2)._bench)) < 3000 < len(pickle.dumps(bench.prepared))
 
 
 def test_beside_others_no_bar_is_drawn_on_the_terminal(monkeypatch):
