@@ -1,9 +1,9 @@
 """The pieces of a recipe's work that any process can do: references, walks, measurements.
 
 A piece is a few names, so that it travels. What it takes, tokens and evaluations, the process that does it was
-given or has prepared itself, and the model it loads; it finds all by the same ids or refuses. Shards, checkpoints and
-references go to the results folder, which all processes see. Rows go back to the driver, the only one that writes
-them down.
+given or has prepared itself, and the model it loads; it finds all by the same ids or refuses. Shards, checkpoints
+and references go to the results folder, which all processes see. Rows go back to the driver, the only one that
+writes them down.
 """
 
 import pickle
