@@ -21,13 +21,14 @@ from suite.zeroshot import OnItems
 FLOPS = 5e10  # a second
 STATISTICS = 1.2  # plain forward passes that take as long as one that gathers statistics
 BACKWARD = 3  # forward passes that take as long as one with its way back
+SQUARES = 4.5  # the same, with gradients of all weights squared and summed
 PROBING = 16  # forward passes by which an allocation finds what each linear matters
 CHARACTERS = 3.5  # of a task's items, in a token
 OVERHEAD = 0.1  # seconds of a piece that is next to nothing: files, hashes, rows
 FIRST = 1.0  # of a reference on windows: whatever is begun with it for the first time
 LOADING = 0.02  # seconds per million weights of a checkpoint
 FAST = 0.05  # seconds per million weights of most methods; of the others:
-SECONDS_PER_MILLION = {"hqq": 0.2, "higgs": 0.3, "nowag-vq": 0.3, "awq": 0.4, "cvxq": 0.5, "qtip": 1.0}
+SECONDS_PER_MILLION = {"hqq": 0.2, "higgs": 0.3, "nowag-vq": 0.3, "awq": 0.4, "cvxq": 0.1, "qtip": 1.0}
 WIDE = {"gptq": 0.7, "sparsegpt": 0.7, "quip-sharp": 1.4}  # the same, in linears of a thousand inputs
 PASSES = {"none": 0, "dense": 1, "sequential": 2, "true-sequential": 5}
 
@@ -97,4 +98,4 @@ def _whole_model(job: Job) -> float:
     """Forward passes that take as long as what trains, differentiates or probes: epochs for a fine-tuned cell."""
     if tuning := job.cell.finetune:
         return BACKWARD * (tuning.epochs + (tuning.end_to_end.epochs if tuning.end_to_end else 0))
-    return PROBING if isinstance(job.cell.method, Allocated) else BACKWARD
+    return PROBING if isinstance(job.cell.method, Allocated) else SQUARES

@@ -1,7 +1,8 @@
 """How long the rest of some work will take, from what is known of it beforehand and what was seen of it so far.
 
 Each piece has a kind and a size, in seconds as one would guess them. What pieces of a kind took against their size
-corrects the guess for the rest of that kind; a kind that was not seen yet is corrected as all others together.
+corrects the guess for the rest of that kind; a kind that was not seen yet is corrected as all others together, but
+for the very first piece.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ class Remaining:
     _waiting: dict[Any, Expected] = field(default_factory=dict)
     _took: dict[str, float] = field(default_factory=dict)  # seconds, by kind
     _guessed: dict[str, float] = field(default_factory=dict)  # of the same pieces
+    _first: tuple[float, float] = (0.0, 0.0)  # seconds and guess of the piece that was over first
 
     def add(self, piece: Any, expected: Expected) -> None:
         """Something is to be done."""
@@ -36,6 +38,8 @@ class Remaining:
     def done(self, piece: Any, seconds: float) -> None:
         """It is over, and took so long."""
         expected = self._waiting.pop(piece)
+        if not self._guessed:
+            self._first = seconds, expected.seconds
         self._learn(self._took, self._guessed, expected, 1.0, seconds)
 
     def left(self, running: Mapping[Any, tuple[float, float]], workers: int = 1) -> float | None:
@@ -50,7 +54,7 @@ class Remaining:
                 self._learn(took, guessed, self._waiting[piece], part, seconds)
         if not sum(guessed.values()) or not sum(took.values()):
             return None
-        overall = sum(took.values()) / sum(guessed.values())
+        overall = self._overall(took, guessed)
         total = 0.0
         for piece, expected in self._waiting.items():
             known = guessed.get(expected.kind, 0.0)
@@ -59,6 +63,12 @@ class Remaining:
             whole = seconds / part if part > 0 else expected.seconds * rate
             total += max(0.0, whole - seconds)
         return total / workers
+
+    def _overall(self, took: Mapping[str, float], guessed: Mapping[str, float]) -> float:
+        """How pieces compare with their guesses. The first begins much for the first time: it counts if alone."""
+        seconds, guess = sum(took.values()), sum(guessed.values())
+        others = guess - self._first[1]
+        return (seconds - self._first[0]) / others if others > 1e-9 * guess else seconds / guess
 
     @staticmethod
     def _learn(

@@ -80,3 +80,13 @@ def test_a_slow_first_item_is_no_measure_for_the_others():
     assert pace.left(1, 136.0) == 36 * 31  # nothing else is known
     assert pace.left(3, 154.0) == 9 * 29
     assert pace.part(9 * 29, 154.0) == 54 / (54 + 9 * 29)
+
+
+def test_what_the_first_piece_takes_says_nothing_of_other_kinds_once_another_was_done():
+    left = Remaining()
+    for piece, kind in enumerate(["cold", "cold", "walk"]):
+        left.add(piece, Expected(kind, 1.0))
+    left.done(0, 9.0)
+    assert left.left({}) == pytest.approx(9.0 + 9.0)  # all that is known
+    left.done(1, 2.0)
+    assert left.left({}) == pytest.approx(2.0)
