@@ -44,6 +44,15 @@ class Prepared:
     blocks: int
     note: str | None = None  # for readers of the model's numbers
 
+    @property
+    def size(self) -> int:
+        """Bytes of its tokens and texts."""
+        windows = (each.cut.tokens for each in self.evaluations if isinstance(each, OnWindows))
+        tokens = (*windows, *(entry.tokens for entry in self.entries.values()))
+        return sum(each.nbytes for each in tokens) + sum(
+            len(text) for each in self.evaluations for text in each.texts
+        )
+
     def entry(self, cell: Cell) -> Entry | None:
         """The ledger entry that a cell draws from; None if its method needs no data."""
         return self.entries.get((cell.budget, cell.seed))

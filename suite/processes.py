@@ -6,7 +6,6 @@ when the driver does, however it ends (suite/worker.py); Ctrl-C reaches the driv
 
 import logging
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +28,9 @@ from suite.speed import at_work
 from suite.work import Bench, Work
 
 SECONDS_TO_END = 5.0
+ForkingPickler.register(torch.Tensor, lambda tensor: (torch.from_numpy, (tensor.numpy(),)))
+"""Tensors go through pipes as they are: torch would share them, by descriptors that only a child can take."""
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -127,7 +130,7 @@ class Processes:
         worker = Worker(place, process, ours)
         self._workers.append(worker)
         with suppress(OSError):
-            ours.send(pickle.dumps((self._bench, place)))  # else torch would hand over tensors by file descriptors
+            ours.send((self._bench, place))
         return worker
 
     def _dismissed(self, worker: Worker, seconds: float) -> int:
@@ -165,7 +168,7 @@ def _end_of(exitcode: int) -> str:
 def serve(pipe: Connection) -> None:
     """A worker's life: pieces of work in, what they find out, until the driver is gone."""
     with suppress(EOFError, OSError):  # of the pipe: whatever work raises is told
-        bench, place = pickle.loads(pipe.recv())  # noqa: S301 - from the driver, by a pipe of its own
+        bench, place = pipe.recv()
         speak(f"[worker {place.number}] ")
         torch.set_num_threads(place.threads)
         with at_work(bench.device), beside_others():

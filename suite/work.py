@@ -6,7 +6,6 @@ and references go to the results folder, which all processes see. Rows go back t
 writes them down.
 """
 
-import pickle
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -52,7 +51,7 @@ class Bench:
 
     def for_worker(self) -> "Bench":
         """The same for a process that sees one device, with what is prepared, unless that is too much to send."""
-        prepared = self.prepared if len(pickle.dumps(self.prepared)) <= SENT_BYTES else {}
+        prepared = self.prepared if sum(each.size for each in self.prepared.values()) <= SENT_BYTES else {}
         return Bench(self.recipe, self.folder, torch.device(self.device.type), self.offline, dict(prepared))
 
     def stand(self, model: str) -> "Stand":
