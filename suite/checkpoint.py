@@ -23,7 +23,7 @@ from kernels.linear import CompressedLinear
 from suite.architecture import decoder_blocks, untouched
 from suite.census import Census
 from suite.errors import CheckpointError
-from suite.files import UNFINISHED, link_or_copy
+from suite.files import UNFINISHED, link_or_copy, of_each
 from suite.jobs import Job, notes_path
 from suite.models import Subject, quiet
 from suite.results import MANIFEST_NAME, Size
@@ -92,9 +92,9 @@ def finish(subject: Subject, job: Job, shared: Path, about: dict[str, Any]) -> N
             link_or_copy(file, job.folder / file.name)
     blocks = decoder_blocks(subject.model)
     shards = [job.shard(index) for index in range(len(blocks))]
-    for index, shard in enumerate(shards):
-        if not holds_shard(shard, job.fingerprint(index, blocks[index])):
-            raise CheckpointError(f"{shard} is missing or damaged; run the recipe again")
+    held = of_each(holds_shard, shards, [job.fingerprint(index, block) for index, block in enumerate(blocks)])
+    if not all(held):
+        raise CheckpointError(f"{shards[held.index(False)]} is missing or damaged; run the recipe again")
     notes = [read_signed(notes_path(shard)) for shard in shards]
     files = sorted(path.name for path in job.folder.iterdir() if _belongs(path, shards))
     manifest = {

@@ -2,7 +2,6 @@
 
 import errno
 import importlib.metadata
-import logging
 import os
 import re
 import sys
@@ -12,7 +11,7 @@ import typer
 
 from suite.commands import cells, checking, machine, measuring, planning, report, running, studies, tuning
 from suite.errors import SuiteError
-from suite.masking import MaskedFormatter, masked, show_bug
+from suite.masking import masked, show_bug, speak
 
 MENDABLE = (  # errors of the file system that a user can mend
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS, errno.EPERM),
@@ -30,10 +29,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: what the user can mend is one line and exit status 2, a bug keeps its traceback."""
-    lines = logging.StreamHandler()
-    lines.setFormatter(MaskedFormatter("%(message)s"))
-    logging.basicConfig(handlers=[lines], level=logging.WARNING)
-    logging.getLogger("suite").setLevel(logging.INFO)
+    speak()
     try:
         sys.exit(app(standalone_mode=False))
     except SuiteError as error:

@@ -10,7 +10,6 @@ from suite.errors import ConfigError, EnvironmentProblem
 from suite.prepare import pick_device
 from suite.processes import Processes
 from suite.schedule import Here, Pool
-from suite.work import Bench
 
 Executor = Literal["local", "ray"]
 
@@ -41,19 +40,19 @@ def device_of(workers: Workers, name: str) -> torch.device:
     from suite.cluster import connect  # Ray is an extra
 
     if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {name}: on a cluster each task has one GPU; allowed: auto, cpu, cuda")
+        raise ConfigError(f"--device {name}: on a cluster each worker has one GPU; allowed: auto, cpu, cuda")
     has_gpus = connect(workers.address)
     if name == "cuda" and not has_gpus:
         raise ConfigError("--device cuda: the cluster has no GPU; allowed: auto, cpu")
     return torch.device("cuda" if has_gpus and name != "cpu" else "cpu")
 
 
-def pool_of(workers: Workers, bench: Bench) -> Pool:
-    """Whoever does the work, ready for it, on the device that `device_of` gave."""
+def pool_of(workers: Workers, device: torch.device) -> Pool:
+    """Whoever is to do the work, on the device that `device_of` gave: workers begin to import at once."""
     if workers.executor == "ray":
         from suite.cluster import Cluster  # Ray is an extra
 
-        return Cluster(bench, workers.count, workers.cpus)
+        return Cluster(device, workers.count, workers.cpus)
     if workers.count is None or workers.count == 1:
-        return Here(bench)
-    return Processes(bench, workers.count, workers.cpus)
+        return Here(device)
+    return Processes(device, workers.count, workers.cpus)

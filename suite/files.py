@@ -5,19 +5,21 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from suite.errors import ResultError
 
 UNFINISHED = ".part"  # how the name of a file ends that is still being written
-LONGEST_NAME = (
-    200  # characters, of the 255 that a name may have: endings, and what `write_atomically` adds, have room
-)
+LONGEST_NAME = 200
+"""Characters, of the 255 that a name may have: endings, and what `write_atomically` adds, have room."""
+
+Found = TypeVar("Found")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -66,10 +68,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_sha256(paths: Sequence[Path], one: Callable[[Path], str] = file_sha256) -> list[str]:
-    """That of each file, several at a time: hashing leaves Python's lock alone."""
+def of_each(find: Callable[..., Found], *given: Iterable[Any]) -> list[Found]:
+    """What `find` finds of each file, several at a time: reading and hashing leave Python's lock alone."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(one, paths))
+        return list(pool.map(find, *given))
 
 
 def file_name(text: str) -> str:

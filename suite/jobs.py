@@ -9,6 +9,7 @@ from methods.method import Method
 from methods.statistics import Statistic
 from suite.architecture import Block, linears
 from suite.cell import Cell
+from suite.files import of_each
 from suite.layers import Failures
 from suite.shards import holds_shard, shard_fingerprint, shard_name
 from suite.signed import is_signed
@@ -64,12 +65,14 @@ class Job:
 
     def look(self, blocks: Sequence[Block], only: range | None = None) -> None:
         """Find out which blocks, of all or of some, are still to be done."""
-        self.pending = {
-            index
-            for index in only or range(len(blocks))
-            if not holds_shard(self.shard(index), self.fingerprint(index, blocks[index]))
-            or not is_signed(notes_path(self.shard(index)))
-        }
+        some = only or range(len(blocks))
+        held = of_each(self._holds, some, [blocks[index] for index in some])
+        self.pending = {index for index, there in zip(some, held, strict=True) if not there}
+
+    def _holds(self, index: int, block: Block) -> bool:
+        """Whether a block's shard and its notes are there, as they were written."""
+        path = self.shard(index)
+        return holds_shard(path, self.fingerprint(index, block)) and is_signed(notes_path(path))
 
     def needs(self, block: Block) -> Statistic:
         """What of its inputs' statistics the cell needs in a block."""

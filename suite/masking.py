@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -49,6 +50,21 @@ class MaskedFormatter(logging.Formatter):
 
     def format(self, record: Any) -> str:
         return masked(super().format(record))
+
+
+def speak(name: str = "") -> None:
+    """Have log lines, warnings and what threads die of on standard error, after a name, and masked."""
+    lines = logging.StreamHandler()
+    lines.setFormatter(MaskedFormatter(f"{name}%(message)s"))
+    logging.basicConfig(handlers=[lines], level=logging.WARNING)
+    logging.getLogger("suite").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    threading.excepthook = _show_thread_bug
+
+
+def _show_thread_bug(told: threading.ExceptHookArgs) -> None:
+    if told.exc_type is not SystemExit:
+        show_bug(told.exc_type, told.exc_value or told.exc_type(), told.exc_traceback)
 
 
 def show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

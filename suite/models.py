@@ -18,7 +18,7 @@ from transformers.utils import logging
 from suite import gguf_llama, hub
 from suite.assets import SMOLLM2, built_once, cache_dir, fetch
 from suite.errors import AssetError
-from suite.files import files_sha256, from_home
+from suite.files import file_sha256, from_home, of_each
 from suite.streaming import is_too_large
 from suite.weights import INDEX, Stored, parameters_in, streamed_model, table_of
 
@@ -154,7 +154,7 @@ def _json(file: Path) -> dict[str, Any]:
 def _fingerprint(config: dict[str, Any], weights: list[Path]) -> str:
     kept = {key: value for key, value in config.items() if key not in NOT_FINGERPRINTED}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
-    for each in files_sha256(weights):
+    for each in of_each(file_sha256, weights):
         digest.update(bytes.fromhex(each))
     return digest.hexdigest()
 

@@ -4,7 +4,6 @@ A worker that dies takes nothing with it but the piece it was at, which is begun
 when the driver does, however it ends (suite/worker.py); Ctrl-C reaches the driver alone.
 """
 
-import logging
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 
 from suite.errors import ConfigError, SuiteError
-from suite.masking import MaskedFormatter
+from suite.masking import speak
 from suite.progress import beside_others
 from suite.schedule import Ended, Found
 from suite.speed import at_work
@@ -66,24 +65,29 @@ class Worker:
 
 
 class Processes:
-    """A pool of processes on this machine, each begun when there is work for it.
+    """A pool of processes on this machine, begun at once: they import while their driver prepares the work.
 
     ConfigError for a device that workers cannot share out.
     """
 
     shows_progress: ClassVar[bool] = False
 
-    def __init__(self, bench: Bench, count: int, cpus: int | None = None) -> None:
-        self._bench = bench.for_worker()
-        self._places = list(_places(bench.device, count, cpus))
-        self._workers: list[Worker] = []
+    def __init__(self, device: torch.device, count: int, cpus: int | None = None) -> None:
+        self._bench: Bench | None = None
+        self._places = list(_places(device, count, cpus))
+        self._workers = [self._hired(place) for place in self._places]
 
     @property
     def slots(self) -> int:
         return len(self._places)
 
+    def take(self, bench: Bench) -> None:
+        self._bench = bench.for_worker()
+        for worker in self._workers:
+            self._brief(worker)
+
     def start(self, work: Work) -> None:
-        worker = next((each for each in self._workers if each.work is None), None) or self._hired()
+        worker = next((each for each in self._workers if each.work is None), None) or self._another()
         worker.work = work
         with suppress(OSError):  # it is gone: `wait` finds out
             worker.pipe.send(work)
@@ -114,10 +118,20 @@ class Processes:
         worker.work = None
         return Ended(work)
 
-    def _hired(self) -> Worker:
+    def _another(self) -> Worker:
         """A new process at the first place that is free."""
         taken = {worker.place for worker in self._workers}
-        place = next(place for place in self._places if place not in taken)
+        worker = self._hired(next(place for place in self._places if place not in taken))
+        self._workers.append(worker)
+        self._brief(worker)
+        return worker
+
+    def _brief(self, worker: Worker) -> None:
+        with suppress(OSError):  # it is gone: `wait` finds out
+            worker.pipe.send((self._bench, worker.place))
+
+    @staticmethod
+    def _hired(place: Place) -> Worker:
         ours, theirs = Pipe()
         with theirs:
             process = subprocess.Popen(
@@ -127,11 +141,7 @@ class Processes:
                 pass_fds=[theirs.fileno()],
                 process_group=0,
             )
-        worker = Worker(place, process, ours)
-        self._workers.append(worker)
-        with suppress(OSError):
-            ours.send((self._bench, place))
-        return worker
+        return Worker(place, process, ours)
 
     def _dismissed(self, worker: Worker, seconds: float) -> int:
         """How a process ended, if need be with a push; its place is free."""
@@ -175,14 +185,6 @@ def serve(pipe: Connection) -> None:
             while True:
                 for message in told(pipe.recv(), bench):
                     pipe.send(message)
-
-
-def speak(name: str) -> None:
-    """Log to standard error, which a worker shares with others, as the command line does."""
-    lines = logging.StreamHandler()
-    lines.setFormatter(MaskedFormatter(f"{name}%(message)s"))
-    logging.basicConfig(handlers=[lines], level=logging.WARNING)
-    logging.getLogger("suite").setLevel(logging.INFO)
 
 
 def told(work: Work, bench: Bench) -> Iterator[tuple[str, Any]]:

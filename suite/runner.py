@@ -8,6 +8,7 @@ between them is done here or by workers (suite/work.py, suite/schedule.py).
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -68,20 +69,21 @@ def run(recipe: Recipe, options: Options) -> Outcome:
     """Run or resume a recipe. SuiteError, with nothing written, for anything that the user has to mend first."""
     device = device_of(options.workers, options.device)
     folder = options.out.resolve() / recipe.name
-    prepared = prepare(recipe, folder, offline=options.offline)
     recipe_text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     uri = default_uri(options.out)
-    bench = Bench(recipe, folder, device, options.offline, {each.model: each for each in prepared})
-    with (
-        alone(folder),
-        Tracker(folder, uri, experiment=recipe.name, recipe_text=recipe_text) as tracker,
-        Schedule(pool_of(options.workers, bench), partial(expected, bench)) as schedule,
-    ):
-        write_atomically(folder / f"recipe-{recipe.sha256[:8]}.yaml", recipe_text.encode())
-        study = _Study(bench, Desk(folder, tracker), schedule)
-        study.begin()
-        study.work()
-        rows = study.rows()
+    with closing(pool_of(options.workers, device)) as pool:
+        prepared = prepare(recipe, folder, offline=options.offline)
+        bench = Bench(recipe, folder, device, options.offline, {each.model: each for each in prepared})
+        with (
+            alone(folder),
+            Tracker(folder, uri, experiment=recipe.name, recipe_text=recipe_text) as tracker,
+        ):
+            write_atomically(folder / f"recipe-{recipe.sha256[:8]}.yaml", recipe_text.encode())
+            pool.take(bench)
+            study = _Study(bench, Desk(folder, tracker), Schedule(pool, partial(expected, bench)))
+            study.begin()
+            study.work()
+            rows = study.rows()
     return Outcome(options.out / recipe.name, rows, uri, len(tracker.pending()))
 
 
@@ -123,9 +125,10 @@ class _Study:
         references = [Reference(stand.prepared.model, each) for each in stand.evaluations] if sound else []
         for reference in references:
             self.schedule.add(reference, stated)
-        made = list(makings(stand, sound, self.schedule.pool.slots))
-        for survey in (work for _, works in made for work, _ in works if isinstance(work, Survey)):
-            self.schedule.add(survey, stated)  # before any walk, which waits for those of all its cells
+        slots = self.schedule.pool.slots
+        made = list(makings(stand, sound, slots))
+        if slots > 1:  # what is fed no tokens is done in a moment: while one worker ends its part of a walk
+            made.sort(key=lambda each: each[0].cell.budget is None)
         for job, works in made:
             for work, after in works:
                 self.schedule.add(work, [*stated, *after])

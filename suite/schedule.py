@@ -4,7 +4,9 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
+
+import torch
 
 from suite.progress import LINE_EVERY_SECONDS, in_words, within
 from suite.remaining import Expected, Remaining
@@ -44,6 +46,9 @@ class Pool(Protocol):
     def shows_progress(self) -> bool:
         """Whether what it does it shows itself, loop by loop, in this process."""
 
+    def take(self, bench: Bench) -> None:
+        """Learn where the work is done, and what is prepared of it, before any is begun."""
+
     def start(self, work: Work) -> None:
         """Begin a piece of work. The caller sees to it that no more than `slots` are under way."""
 
@@ -59,18 +64,24 @@ class Here:
     """One piece after another, in this process."""
 
     shows_progress: ClassVar[bool] = True
-    bench: Bench
+    device: torch.device
     slots: int = 1
+    _bench: Bench | None = None
     _work: Work | None = None
     _finding: Iterator[Any] = field(default_factory=lambda: iter(()))
 
+    def take(self, bench: Bench) -> None:
+        self._bench = bench
+
     def start(self, work: Work) -> None:
-        self._work, self._finding = work, work.run(self.bench)
+        if self._bench is None:
+            raise ValueError("start() before take(): there is nothing to work on")
+        self._work, self._finding = work, work.run(self._bench)
 
     def wait(self) -> list[Found | Ended]:
         if self._work is None:
             return []
-        with at_work(self.bench.device):
+        with at_work(self.device):
             for value in self._finding:
                 return [Found(self._work, value)]
         ended, self._work = self._work, None
@@ -106,17 +117,10 @@ class Schedule:
     _done: int = 0
     _said: float = 0.0  # when a line was last written
 
-    def __enter__(self) -> Self:
-        self._said = time.monotonic()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.close()
-
     def add(self, work: Work, after: Collection[Work] = ()) -> None:
-        """Have `work` done once all of `after`, added before it, is over. Nothing is added twice."""
+        """Have `work` done once all of `after` is over, as far as that is to be done. Nothing is added twice."""
         if work not in self._waiting:
-            self._waiting[work] = frozenset(each for each in after if each in self._waiting)
+            self._waiting[work] = frozenset(after)
             self._remaining.add(work, self.expected(work))
 
     def drop(self, work: Work) -> None:
@@ -135,6 +139,7 @@ class Schedule:
 
     def results(self) -> Iterator[tuple[Work, Any]]:
         """Do everything -> what each piece finds, as it is found; GivenUp for one whose workers were lost."""
+        self._said = time.monotonic()
         while self._waiting or self._running:
             self._start()
             with within(self._in_all):
@@ -165,6 +170,8 @@ class Schedule:
                 self._began[work] = time.monotonic()
                 self._announce(work)
                 self.pool.start(work)
+        if not self._running:
+            raise RuntimeError(f"pieces of work wait for each other: {', '.join(w.label for w in self._waiting)}")
 
     def _announce(self, work: Work) -> None:
         """Which piece of work is begun, and how far all of it is."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.errors import CheckpointError
-from suite.files import file_sha256, files_sha256, write_atomically
+from suite.files import file_sha256, of_each, write_atomically
 
 SIGNATURE = "signature"  # the key under which a record has the hash of all its others
 SEAL = ".sealed.json"
@@ -70,7 +70,7 @@ def is_sealed(folder: Path) -> bool:
 def sha256_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """That of each file of a folder, by its name; those that are missing are left out."""
     there = [name for name in names if (folder / name).is_file()]
-    found = files_sha256([folder / name for name in there], partial(once, file_sha256))
+    found = of_each(partial(once, file_sha256), [folder / name for name in there])
     return dict(zip(there, found, strict=True))
 
 

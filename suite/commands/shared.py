@@ -28,7 +28,7 @@ ExecutorOption = Annotated[
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        "--workers", help="Processes here, each with a GPU to itself; on a cluster the most tasks at a time."
+        "--workers", help="Processes here, each with a GPU to itself; on a cluster the most that there may be."
     ),
 ]
 AddressOption = Annotated[

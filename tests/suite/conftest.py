@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from suite import cli
@@ -13,6 +14,7 @@ from suite.architecture import decoder_blocks, linears
 from suite.config import Recipe
 from suite.models import Subject, load_model
 from suite.runner import Options, Outcome, run
+from suite.work import Bench
 
 SEARCHED = {"bits": 1, "dim": [2, 4], "iterations": {"low": 1, "high": 6}, "init": ["nowag", "kmeans++"]}
 
@@ -37,6 +39,14 @@ def recipe_values(tiny_model: Path, calibration_text: Path, evaluation_text: Pat
         "evaluation": {"source": str(evaluation_text), "windows": 3, "length": 32},
         "methods": {"dense": {}, "rtn": {"bits": 4, "group_size": 16}, "nowag-p": {"sparsity": 0.5}},
     }
+
+
+@pytest.fixture
+def tiny_bench(recipe_values: dict[str, Any], tmp_path: Path) -> Bench:
+    """The tiny model on the bench."""
+    made = Bench(Recipe.model_validate(recipe_values), tmp_path / "tiny", torch.device("cpu"), offline=True)
+    made.folder.mkdir()
+    return made
 
 
 @pytest.fixture

@@ -2,16 +2,13 @@
 
 import importlib.util
 import io
-import logging
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +16,6 @@ from rich.console import Console
 
 from suite import processes, progress, runner, work
 from suite.config import Recipe
-from suite.demand import demand_of
 from suite.errors import AssetError, ConfigError, EnvironmentProblem
 from suite.executors import Workers, device_of
 from suite.processes import Place, Processes, WorkerFault, told
@@ -70,14 +66,6 @@ def hired(monkeypatch):
     return found
 
 
-@pytest.fixture
-def bench(recipe_values, tmp_path):
-    """The tiny model on the bench."""
-    made = Bench(Recipe.model_validate(recipe_values), tmp_path / "tiny", torch.device("cpu"), offline=True)
-    made.folder.mkdir()
-    return made
-
-
 def plain(row: Row) -> dict:
     values = row.model_dump(exclude=OF_A_RUN)
     assert values["status"] == "ok", values["reason"]
@@ -109,25 +97,27 @@ def test_two_processes_of_which_one_is_killed_make_the_rows_of_one(rows_by, tmp_
     assert len(hired) == 3 and all(process.returncode for process in hired)
 
 
-def test_what_a_piece_finds_and_how_it_ends_is_told_in_order(bench):
-    reference = Reference(bench.recipe.models[0], next(iter(bench.stand(bench.recipe.models[0]).evaluations)))
-    assert [kind for kind, _ in told(reference, bench)] == ["done"]
-    (kind, error), *more = told(Reference("no-such-model", "x"), bench)
+def test_what_a_piece_finds_and_how_it_ends_is_told_in_order(tiny_bench):
+    reference = Reference(
+        tiny_bench.recipe.models[0], next(iter(tiny_bench.stand(tiny_bench.recipe.models[0]).evaluations))
+    )
+    assert [kind for kind, _ in told(reference, tiny_bench)] == ["done"]
+    (kind, error), *more = told(Reference("no-such-model", "x"), tiny_bench)
     assert kind == "raised" and isinstance(error, AssetError) and not more
-    ((kind, error),) = told(Reference(bench.recipe.models[0], "no-such-evaluation"), bench)
+    ((kind, error),) = told(Reference(tiny_bench.recipe.models[0], "no-such-evaluation"), tiny_bench)
     assert isinstance(error, WorkerFault) and "KeyError" in str(error)  # a bug: with its traceback
 
 
-def test_a_cell_that_a_worker_cannot_find_by_its_id_is_refused(bench):
+def test_a_cell_that_a_worker_cannot_find_by_its_id_is_refused(tiny_bench):
     with pytest.raises(EnvironmentProblem, match="another model, text or version"):
-        list(Measure(bench.recipe.models[0], "0123456789abcdef", ()).run(bench))
+        list(Measure(tiny_bench.recipe.models[0], "0123456789abcdef", ()).run(tiny_bench))
 
 
 @pytest.fixture
-def prepared(bench, tiny_model, monkeypatch):
+def prepared(tiny_bench, tiny_model, monkeypatch):
     """The bench with a model prepared, and as a worker gets it, which cannot prepare any."""
-    jobs = list(bench.stand(str(tiny_model)).jobs)
-    sent = pickle.loads(pickle.dumps(bench.for_worker()))  # noqa: S301 - our own
+    jobs = list(tiny_bench.stand(str(tiny_model)).jobs)
+    sent = pickle.loads(pickle.dumps(tiny_bench.for_worker()))  # noqa: S301 - our own
     monkeypatch.setattr(work, "prepare_model", None)
     return sent, str(tiny_model), jobs
 
@@ -146,11 +136,11 @@ def test_a_worker_with_another_model_by_that_name_refuses_it(prepared):
         _ = sent.stand(model).subject
 
 
-def test_what_is_too_much_to_send_a_worker_prepares_itself(bench, tiny_model, monkeypatch):
-    bench.stand(str(tiny_model))
-    assert list(bench.for_worker().prepared) == [str(tiny_model)]
+def test_what_is_too_much_to_send_a_worker_prepares_itself(tiny_bench, tiny_model, monkeypatch):
+    tiny_bench.stand(str(tiny_model))
+    assert list(tiny_bench.for_worker().prepared) == [str(tiny_model)]
     monkeypatch.setattr(work, "SENT_BYTES", 100)
-    assert bench.for_worker().prepared == {} and len(pickle.dumps(Processes(bench, 2)._bench)) < 3000
+    assert tiny_bench.for_worker().prepared == {} and len(pickle.dumps(tiny_bench.for_worker())) < 3000
 
 
 def test_workers_share_out_the_gpus_that_the_driver_sees(monkeypatch):
@@ -207,20 +197,22 @@ def test_a_ray_cluster_that_loses_a_node_makes_the_rows_of_one_process(rows_by, 
     assert lost and rows == rows_by("one", Workers())
 
 
-def test_a_pool_that_is_closed_leaves_no_process_behind(bench, hired):
-    pool = Processes(bench, 2, cpus=1)
-    assert not hired  # before there is work
-    pool.start(Reference(bench.recipe.models[0], "x"))
+def test_a_pool_that_is_closed_leaves_no_process_behind(tiny_bench, hired):
+    pool = Processes(tiny_bench.device, 2, cpus=1)
+    assert len(hired) == 2  # before there is work, so that they have imported by then
+    pool.take(tiny_bench)
+    pool.start(Reference(tiny_bench.recipe.models[0], "x"))
     pool.close()
-    assert [process.returncode for process in hired] == [-signal.SIGTERM]
+    assert [process.returncode for process in hired] == [-signal.SIGTERM] * 2
 
 
-def test_a_worker_ends_with_its_driver_even_while_it_imports_and_hears_no_ctrl_c(bench, hired):
-    pool = Processes(bench, 2, cpus=1)
-    pool.start(Reference(bench.recipe.models[0], "x"))
+def test_a_worker_ends_with_its_driver_even_while_it_imports_and_hears_no_ctrl_c(tiny_bench, hired):
+    pool = Processes(tiny_bench.device, 2, cpus=1)
+    pool.take(tiny_bench)
     assert os.getpgid(hired[0].pid) == hired[0].pid
     pool._workers[0].pipe.close()  # as when the driver is killed
     assert hired[0].wait(60) == 1  # not 0, as after reading to the end
+    pool.close()
 
 
 def test_beside_others_no_bar_is_drawn_on_the_terminal(monkeypatch):
@@ -240,65 +232,6 @@ def test_ray_that_is_not_installed_is_one_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentProblem, match="needs Ray: pip install"):
         device_of(Workers("ray"), "cpu")
-
-
-@pytest.fixture
-def cluster():
-    """The module, where Ray is installed."""
-    pytest.importorskip("ray")
-    from suite import cluster
-
-    return cluster
-
-
-def test_an_address_at_which_nobody_listens_is_refused_at_once(cluster):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-    with pytest.raises(EnvironmentProblem, match=f"--address {address}: no Ray cluster answers"):
-        cluster.connect(address)
-    with pytest.raises(ConfigError, match="the cluster's own port"):
-        cluster.connect("ray://127.0.0.1:10001")
-
-
-def test_a_node_that_does_not_see_the_results_folder_is_refused(cluster, bench, tmp_path):
-    post = cluster.Post(bench, tmp_path, "a token that the driver wrote elsewhere", 1)
-    with pytest.raises(EnvironmentProblem, match="does not see the results folder .* give --out a folder"):
-        cluster._bench_at(post)
-
-
-@dataclass
-class Ray:
-    """A cluster of one node that notes what tasks ask for."""
-
-    memory: float
-    asked: list = field(default_factory=list)
-
-    def nodes(self):
-        return [{"Alive": True, "Resources": {"CPU": 4.0, "memory": self.memory}}]
-
-    def put(self, value):
-        return value
-
-    def options(self, **resources):
-        self.asked.append(resources)
-        return SimpleNamespace(remote=lambda work, post: work)
-
-
-@pytest.mark.parametrize("enough", [True, False])
-def test_a_task_asks_for_the_memory_that_its_work_demands_as_far_as_a_node_has_it(
-    cluster, bench, monkeypatch, caplog, enough
-):
-    stand = bench.stand(bench.recipe.models[0])
-    work = Measure(stand.prepared.model, next(iter(stand.jobs)), tuple(stand.evaluations))
-    wanted = demand_of(work, stand).host_bytes
-    ray = Ray(memory=wanted + 10 if enough else wanted - 10)
-    monkeypatch.setattr(cluster, "ray", ray)
-    monkeypatch.setattr(cluster, "_perform", ray)
-    with caplog.at_level(logging.WARNING):
-        cluster.Cluster(bench, None, 2).start(work)
-    assert (ray.asked[0]["memory"], ray.asked[0]["num_cpus"]) == (wanted if enough else wanted - 10, 2)
-    assert ("no node has more" in caplog.text) is not enough
 
 
 def test_cells_without_tokens_keep_no_worker_from_a_walk(recipe_values, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def unlucky(monkeypatch):
     def make(doomed, times):
         monkeypatch.setattr(Unlucky, "doomed", staticmethod(doomed))
         monkeypatch.setattr(Unlucky, "times", times)
-        monkeypatch.setattr(runner, "pool_of", lambda workers, bench: Unlucky(bench))
+        monkeypatch.setattr(runner, "pool_of", lambda workers, device: Unlucky(device))
 
     return make
 
@@ -65,8 +65,8 @@ def test_of_a_walk_in_parts_the_first_block_that_fails_is_the_reason(run_with, m
     class Backwards(Here):
         """Two pieces at a time, of which the later one is done first."""
 
-        def __init__(self, bench):
-            super().__init__(bench, slots=2)
+        def __init__(self, device):
+            super().__init__(device, slots=2)
             self.begun = []
 
         def start(self, work):
@@ -81,7 +81,7 @@ def test_of_a_walk_in_parts_the_first_block_that_fails_is_the_reason(run_with, m
         raise ValueError("no luck today")
 
     monkeypatch.setattr(runner, "LEAST_BLOCKS", 1)
-    monkeypatch.setattr(runner, "pool_of", lambda workers, bench: Backwards(bench))
+    monkeypatch.setattr(runner, "pool_of", lambda workers, device: Backwards(device))
     monkeypatch.setattr(NoWagP, "compress", refuse)
     row = run_with(methods={"nowag-p": {}}).rows[0]
     assert row.status == "failed" and row.reason.startswith("model.layers.0.self_attn.q_proj: ")

@@ -7,12 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from suite.config import Recipe
 from suite.derive import Derive, Survey
 from suite.errors import CalibrationError
 from suite.runner import bounds_of
 from suite.schedule import ATTEMPTS, Ended, Found, GivenUp, Here, Schedule
-from suite.work import Bench, Measure, Reference, Walk
+from suite.work import Measure, Reference, Walk
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class Staff:
     begun: list = field(default_factory=list)
     most: int = 0
     under_way: deque = field(default_factory=deque)
-    closed: bool = False
 
     def start(self, work):
         self.begun.append(work.label)
@@ -52,20 +50,12 @@ class Staff:
             return [Ended(work, "killed")]
         return [*(Found(work, value) for value in work.run(None)), Ended(work)]
 
-    def close(self):
-        self.closed = True
-
-
-@pytest.fixture
-def tiny_bench(recipe_values, tmp_path):
-    return Bench(Recipe.model_validate(recipe_values), tmp_path, torch.device("cpu"), offline=True)
-
 
 def done(pool, *added) -> list:
-    with Schedule(pool) as schedule:
-        for work, after in added:
-            schedule.add(work, after)
-        return [(work.label, value) for work, value in schedule.results()]
+    schedule = Schedule(pool)
+    for work, after in added:
+        schedule.add(work, after)
+    return [(work.label, value) for work, value in schedule.results()]
 
 
 def test_a_piece_waits_for_those_it_needs_and_the_others_overtake_it():
@@ -95,23 +85,35 @@ def test_a_piece_that_is_lost_time_and_again_is_given_up_and_what_needs_it_goes_
 
 def test_what_is_dropped_is_not_begun_and_what_is_added_twice_keeps_its_first_needs():
     pool, a, b = Staff(), Piece("a"), Piece("b")
-    with Schedule(pool) as schedule:
-        schedule.add(a)
-        schedule.add(b, [a])
-        schedule.add(a, [a, b])  # a circle, had it been taken
-        schedule.drop(b)
-        assert [work.label for work, _ in schedule.results()] == ["a"]
-    assert pool.begun == ["a"] and pool.closed
+    schedule = Schedule(pool)
+    schedule.add(a)
+    schedule.add(b, [a])
+    schedule.add(a, [a, b])  # a circle, had it been taken
+    schedule.drop(b)
+    assert [work.label for work, _ in schedule.results()] == pool.begun == ["a"]
+
+
+def test_a_piece_waits_for_one_that_is_added_later_and_not_for_one_that_never_is():
+    first, second, never = Piece("first"), Piece("second"), Piece("never")
+    pool = Staff()
+    done(pool, (second, [first, never]), (first, ()))
+    assert pool.begun == ["first", "second"]
+
+
+def test_pieces_that_wait_for_each_other_are_a_bug_that_is_told():
+    a, b = Piece("a"), Piece("b")
+    with pytest.raises(RuntimeError, match="wait for each other: a, b"):
+        done(Staff(), (a, [b]), (b, [a]))
 
 
 def test_what_needs_a_piece_that_was_given_up_needs_those_that_take_its_place():
     pool = Staff(slots=3, loses={"a": ATTEMPTS})
-    with Schedule(pool) as schedule:
-        schedule.add(Piece("a"))
-        schedule.add(Piece("b"), [Piece("a")])
-        for work, value in schedule.results():
-            if value == GivenUp("killed"):
-                schedule.instead(work, [Piece("a1"), Piece("a2")])
+    schedule = Schedule(pool)
+    schedule.add(Piece("a"))
+    schedule.add(Piece("b"), [Piece("a")])
+    for work, value in schedule.results():
+        if value == GivenUp("killed"):
+            schedule.instead(work, [Piece("a1"), Piece("a2")])
     assert pool.begun == ["a"] * ATTEMPTS + ["a1", "a2", "b"]
     assert pool.most == 2  # b was not begun beside them
 
@@ -154,9 +156,9 @@ def test_a_part_of_a_loop_is_a_part_of_a_piece_that_is_one_loop(slow, is_one_loo
             told.append(schedule._in_all(0.25))
             yield from ()
 
-    with Schedule(slow) as schedule:
-        schedule.add(Looping("a", is_one_loop=is_one_loop))
-        list(schedule.results())
+    schedule = Schedule(slow)
+    schedule.add(Looping("a", is_one_loop=is_one_loop))
+    list(schedule.results())
     assert told == [f"0 pieces of work done, 1 to do{left}"]
 
 
@@ -179,7 +181,20 @@ def test_a_line_now_and_then_tells_of_all_the_work(slow, caplog):
     assert told == ["2 pieces of work done, 2 to do, 50% of the time, about 20 s left"]
 
 
-def test_here_each_finding_is_handed_over_before_the_next_is_sought(tiny_bench):
+@pytest.fixture
+def here(tiny_bench):
+    """This process, with the tiny model on the bench."""
+    pool = Here(tiny_bench.device)
+    pool.take(tiny_bench)
+    return pool
+
+
+def test_here_nothing_is_begun_before_there_is_something_to_work_on():
+    with pytest.raises(ValueError, match="before take"):
+        Here(torch.device("cpu")).start(Piece("a"))
+
+
+def test_here_each_finding_is_handed_over_before_the_next_is_sought(here):
     seen = []
 
     @dataclass(frozen=True)
@@ -189,14 +204,14 @@ def test_here_each_finding_is_handed_over_before_the_next_is_sought(tiny_bench):
                 seen.append(f"made {number}")
                 yield number
 
-    with Schedule(Here(tiny_bench)) as schedule:
-        schedule.add(Noting("n"))
-        for _, value in schedule.results():
-            seen.append(f"had {value}")
+    schedule = Schedule(here)
+    schedule.add(Noting("n"))
+    for _, value in schedule.results():
+        seen.append(f"had {value}")
     assert seen == ["made 0", "had 0", "made 1", "had 1"]
 
 
-def test_here_an_error_ends_everything_and_keeps_its_kind(tiny_bench):
+def test_here_an_error_ends_everything_and_keeps_its_kind(here):
     @dataclass(frozen=True)
     class Failing(Piece):
         def run(self, bench):
@@ -204,7 +219,7 @@ def test_here_an_error_ends_everything_and_keeps_its_kind(tiny_bench):
             yield
 
     with pytest.raises(CalibrationError, match="no tokens"):
-        done(Here(tiny_bench), (Failing("f"), ()))
+        done(here, (Failing("f"), ()))
 
 
 @pytest.mark.parametrize(("blocks", "parts"), [(32, 2), (80, 8), (4, 4), (6, 3), (5, 1)])

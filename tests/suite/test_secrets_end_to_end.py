@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,25 @@ def test_a_bug_is_told_without_its_secrets(
     sys.excepthook(KeyError, KeyError(TOLD), None)
     told = capsys.readouterr().err
     assert told.startswith("KeyError: ") and not found_in(told)
+
+
+def test_warnings_and_what_a_thread_dies_of_are_told_without_secrets(planted: None) -> None:
+    script = """
+import sys, threading, warnings
+from suite.masking import speak
+
+def die():
+    raise KeyError(sys.argv[1])
+
+speak("[worker 3] ")
+warnings.warn(sys.argv[1])
+thread = threading.Thread(target=die)
+thread.start()
+thread.join()
+"""
+    told = subprocess.run([sys.executable, "-c", script, TOLD], capture_output=True, text=True, check=True).stderr
+    assert "[worker 3] " in told and "UserWarning: " in told and "KeyError: " in told
+    assert told.count("***") >= 2 and not found_in(told)
 
 
 def test_what_a_command_prints_is_masked(planted: None, capsys: pytest.CaptureFixture[str]) -> None:
