@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,7 +156,8 @@ def _spans(
 ) -> tuple[Span, ...]:
     """Characters [begin, end) of the joined text, as characters of the documents it lies in."""
     spans = []
-    for index, start in zip(order, starts, strict=True):
+    for place in range(bisect_right(starts, begin) - 1, bisect_left(starts, end)):
+        index, start = order[place], starts[place]
         first, last = max(begin - start, 0), min(end - start, len(documents[index]))
         if first < last:
             spans.append(Span(index, first, last))

@@ -19,7 +19,7 @@ import yaml
 from suite.checkpoint import is_finished
 from suite.config import Recipe
 from suite.derive import Derive, Survey
-from suite.effort import expected
+from suite.effort import expected, passing
 from suite.errors import ResultError
 from suite.evaluations import Measured
 from suite.executors import Workers, device_of, pool_of
@@ -40,9 +40,6 @@ Making = Walk | Survey | Derive
 
 LEAST_BLOCKS = 4
 """Blocks that a worker takes of a walk, at least: those before them it has to run, too."""
-
-PASSING = 0.15
-"""Of the seconds of a block on a walk with several methods, about what only running it takes."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +122,11 @@ class _Study:
         references = [Reference(stand.prepared.model, each) for each in stand.evaluations] if sound else []
         for reference in references:
             self.schedule.add(reference, stated)
-        slots = self.schedule.pool.slots
-        made = list(makings(stand, sound, slots))
-        if slots > 1:  # what is fed no tokens is done in a moment: while one worker ends its part of a walk
-            made.sort(key=lambda each: each[0].cell.budget is None)
+        made = list(makings(stand, sound, self.schedule.pool.slots))
+        parts = [each for job, works in made for each in works if job.cell.budget and _is_part(each[0])]
+        parts += [each for _, works in made for each in works if _is_part(each[0])]
+        for work, after in parts:  # all workers are needed for these; what is fed no tokens then fills the gaps
+            self.schedule.add(work, [*stated, *after])
         for job, works in made:
             for work, after in works:
                 self.schedule.add(work, [*stated, *after])
@@ -257,13 +255,20 @@ def _walks(stand: Stand, jobs: Sequence[Job], workers: int) -> list[Walk]:
     parts = 1 if jobs[0].in_sequence else min(workers, blocks // LEAST_BLOCKS)
     if parts <= 1:
         return [Walk(stand.prepared.model, cells)]
-    pairs = itertools.pairwise(bounds_of(blocks, parts))
-    return [Walk(stand.prepared.model, cells, range(*pair)) for pair in pairs]
+    bounds = bounds_of(blocks, parts, passing(stand, jobs))
+    return [Walk(stand.prepared.model, cells, range(*pair)) for pair in itertools.pairwise(bounds)]
 
 
-def bounds_of(blocks: int, parts: int) -> list[int]:
-    """Where parts of a walk begin and end, so that all take as long: a later one first runs all before it."""
-    shares = [(1 - PASSING) ** part for part in range(parts)]
+def _is_part(work: Work) -> bool:
+    return isinstance(work, Walk) and work.blocks is not None
+
+
+def bounds_of(blocks: int, parts: int, share: float) -> list[int]:
+    """Where parts of a walk begin and end, so that all take as long.
+
+    A later part first runs all blocks before it, each in a `share` of the seconds of a block of its own.
+    """
+    shares = [(1 - share) ** part for part in range(parts)]
     bounds = [round(blocks * sum(shares[:part]) / sum(shares)) for part in range(parts + 1)]
     least = [max(bound, part) for part, bound in enumerate(bounds)]  # none is empty
     return [min(bound, blocks - parts + part) for part, bound in enumerate(least)]

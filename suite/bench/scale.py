@@ -183,8 +183,8 @@ def _recipe(found: Found, sizes: Amounts, recipe: Recipe, device: torch.device, 
             torch.cuda.empty_cache()  # workers share the GPU with this process
         with measured() as together:
             several = run(again, Options(out, device=device.type, workers=workers))
-        seconds = referring.seconds + running.seconds, together.seconds  # the others made their own reference
-        found.agreement = agreement(outcome.rows, several.rows, seconds)
+        # both find the dense reference beside their folders, where `refer` left it
+        found.agreement = agreement(outcome.rows, several.rows, (running.seconds, together.seconds))
 
 
 def _from_rows(found: Found, sizes: Amounts, running: Phase) -> None:

@@ -224,7 +224,7 @@ def test_here_an_error_ends_everything_and_keeps_its_kind(here):
 
 @pytest.mark.parametrize(("blocks", "parts"), [(32, 2), (80, 8), (4, 4), (6, 3), (5, 1)])
 def test_parts_of_a_walk_cover_all_blocks_and_later_ones_have_fewer(blocks, parts):
-    bounds = bounds_of(blocks, parts)
+    bounds = bounds_of(blocks, parts, 0.15)
     lengths = [stop - start for start, stop in pairwise(bounds)]
     assert (bounds[0], sum(lengths), len(lengths)) == (0, blocks, parts)
     assert min(lengths) > 0 and lengths[0] == max(lengths)

@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -10,7 +10,8 @@ from typing import ClassVar
 import pytest
 import torch
 
-from suite import recipes, runner, schedule
+from suite import effort, recipes, runner, schedule
+from suite.bench.plan import plan_of
 from suite.config import Recipe
 from suite.effort import expected
 from suite.prepare import prepare
@@ -32,6 +33,8 @@ EVERYTHING = [
     *[1.39, 2.47, 1.25, 2.52, 1.11, 2.96, 10.75, 1.32, 1.31, 1.44, 1.45, 1.37, 1.28, 1.29],
     *[1.18, 2.25, 1.21, 8.78, 1.31, 13.61, 1.15],
 ]
+# of one H100, 14 blocks of Llama-2-7B: the reference, the dense cell, then six cells that share a walk
+LARGE = [12.7, 17.4, 8.3, 175.5, 4.9, 4.9, 4.9, 4.9, 5.0, 4.9]
 ITEMS, CHARACTERS = 32, 9934  # of the task: its items, and the characters of all requests
 WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
 
@@ -120,3 +123,42 @@ def test_from_a_tenth_on_the_time_left_is_right_to_a_fifth(
 ) -> None:
     told = foretold(bench(recipe, with_task), seconds, monkeypatch)
     assert next(ratio for over, ratio in told if over >= part) == pytest.approx(1, abs=0.2)
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """As `bench --only scale` lays it out on a GPU: 14 blocks of Llama-2-7B, as far as guesses look at them."""
+    sources = {}
+    for use, seed in (("calibration", 0), ("evaluation", 1)):
+        (tmp_path / f"{use}.txt").write_text(prose(5000, seed))
+        sources[use] = {"source": str(tmp_path / f"{use}.txt"), "length": 64}
+    sources["calibration"]["sequences"] = sources["evaluation"]["windows"] = 2
+    methods = plan_of("full", ()).methods
+    methods["nowag-vq"] |= {"dim": 4}
+    methods["gptq"] |= {"group_size": 16}
+    recipe = Recipe.model_validate({"name": "l", "models": "tiny", "methods": methods} | sources)
+    found = prepare(recipe, tmp_path / "results", offline=True)[0]
+    tokens = torch.zeros(128, 2048, dtype=torch.int64)
+    (evaluation,) = found.evaluations
+    evaluation.cut = replace(evaluation.cut, tokens=tokens[:8])
+    entries = {key: replace(entry, tokens=tokens) for key, entry in found.entries.items()}
+    block = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
+    monkeypatch.setattr(effort, "shapes_of", lambda subject: dict(enumerate(block * 14)))
+    prepared = {"tiny": replace(found, entries=entries, blocks=14)}
+    return Bench(recipe, tmp_path / "results", torch.device("cuda"), True, prepared)
+
+
+@pytest.mark.parametrize("part", [0.05, 0.1])
+def test_on_a_gpu_the_time_left_is_as_right(large, monkeypatch, part) -> None:
+    told = foretold(large, LARGE, monkeypatch)
+    assert next(ratio for over, ratio in told if over >= part) == pytest.approx(1, abs=0.2)
+
+
+def test_only_running_a_block_takes_its_part_of_a_walk_with_such_methods(large) -> None:
+    stand = large.stand(large.recipe.models[0])
+    fed = [job for job in stand.jobs.values() if job.cell.budget]
+    light = [job for job in fed if job.cell.method.name in ("wanda", "nowag-p")]
+    unfed = [job for job in stand.jobs.values() if not job.cell.budget]
+    assert effort.passing(stand, fed) == pytest.approx(0.18, abs=0.01)  # 2.2 of 12.4 seconds
+    assert 0.5 < effort.passing(stand, light) < 1 / effort.GPU.statistics
+    assert effort.passing(stand, unfed) == 0
