@@ -4,6 +4,7 @@ A rotation is a randomised Hadamard transform: its signs, a bit each, and the or
 along the diagonal where none of the whole size can be built.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +52,17 @@ class Turns:
         """W [out, in], turned."""
         return self.into.turn(self.out.turn(weight.T).T)
 
-    def gram(self, gram: Tensor) -> Tensor:
-        """H [in, in], turned, some rows at a time and then some columns, which needs no second matrix as large."""
-        turned = torch.empty_like(gram)
-        few = max(1, TURNED_AT_ONCE // len(gram))
-        for rows, given in zip(torch.split(turned, few), torch.split(gram, few), strict=True):
-            rows.copy_(self.into.turn(given))
+    def gram(self, rows: Callable[[slice], Tensor]) -> Tensor:
+        """H [in, in], float32, turned: some rows at a time and then some columns, with no second matrix as large.
+
+        `rows` gives those of H in a slice.
+        """
+        width = len(self.into.signs)
+        turned = torch.empty(width, width, device=self.into.signs.device)
+        few = max(1, TURNED_AT_ONCE // width)
+        for start in range(0, width, few):
+            part = slice(start, min(start + few, width))
+            turned[part] = self.into.turn(rows(part))
         for columns in torch.split(turned, few, dim=1):
             columns.copy_(self.into.turn(columns.T).T)
         return turned.mT

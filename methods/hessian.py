@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 import torch
 from pydantic import Field
@@ -20,6 +20,16 @@ Damping = Annotated[
     Field(gt=0, le=MOST, description="added to the diagonal of H, as a share of its mean"),
     Search(low=1e-3, high=1e-1, log=True),
 ]
+
+
+class HasDiagonal(Protocol):
+    """A matrix, all of it or some rows at a time."""
+
+    def diagonal(self) -> Tensor:
+        """Its diagonal [n], a view: what is written there is in the matrix."""
+
+
+Matrix = TypeVar("Matrix", bound=HasDiagonal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +55,50 @@ def unit_gram(statistics: Statistics) -> Tensor:
     return gram / _positive(gram.diagonal().mean())
 
 
+def padded_gram(gram: Tensor, inputs: int) -> Tensor:
+    """H [in, in] with so many more inputs that are always zero; H itself, and no copy, for none."""
+    return functional.pad(gram, (0, inputs, 0, inputs)) if inputs else gram
+
+
+@dataclass(frozen=True, eq=False)
+class UnitGram:
+    """H / mean(h), some rows at a time, with inputs that are always zero after its own.
+
+    All of it would be another matrix as large as H, and what is made of it needs that room.
+    """
+
+    gram: Tensor  # H [in, in], which stays as it is
+    mean: Tensor  # []
+    own_diagonal: Tensor  # [in + padding]
+
+    @classmethod
+    def of(cls, statistics: Statistics, padding: int) -> "UnitGram":
+        """That of some statistics; ValueError when they have no gram matrix."""
+        gram = gram_of(statistics)
+        mean = _positive(gram.diagonal().mean())
+        return cls(gram, mean, functional.pad(gram.diagonal() / mean, (0, padding)))
+
+    def __len__(self) -> int:
+        return len(self.own_diagonal)
+
+    def diagonal(self) -> Tensor:
+        """h [in + padding], in the units of `rows`; what is written there, they have."""
+        return self.own_diagonal
+
+    def rows(self, part: slice) -> Tensor:
+        """A slice of the rows [rows, in + padding], a tensor of its own."""
+        given = self.gram[part] / self.mean
+        below = len(self.own_diagonal[part]) - len(given)
+        found = functional.pad(given, (0, len(self) - given.shape[1], 0, below))
+        found.diagonal(part.start).copy_(self.own_diagonal[part])
+        return found
+
+
 def gram_of(statistics: Statistics) -> Tensor:
     """H [in, in]. ValueError when the statistics have none."""
     if statistics.gram is None:
         raise ValueError(f"H is wanted, the statistics have {statistics.level.name} alone")
     return statistics.gram
-
-
-def padded_gram(gram: Tensor, inputs: int) -> Tensor:
-    """H [in, in] with so many more inputs that are always zero; H itself, and no copy, for none."""
-    return functional.pad(gram, (0, inputs, 0, inputs)) if inputs else gram
 
 
 def for_dead(statistics: Statistics) -> Tensor:
@@ -68,7 +112,7 @@ def for_dead(statistics: Statistics) -> Tensor:
 
 
 def factored(
-    gram: Tensor, damping: float, factor: Callable[[Tensor], Tensor], extra: Tensor | None = None
+    gram: Matrix, damping: float, factor: Callable[[Matrix], Tensor], extra: Tensor | None = None
 ) -> Factored:
     """factor(H + damping * mean(h) * I) for gram H [in, in]; ten times the damping after each failure.
 

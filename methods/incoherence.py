@@ -11,7 +11,7 @@ from torch import Tensor
 from kernels.format import stored
 from kernels.ldlq import block_ldl
 from kernels.turns import Turns
-from methods.hessian import factored
+from methods.hessian import UnitGram, factored
 from methods.method import Audit
 
 FLOOR = 1e-8
@@ -38,7 +38,7 @@ class Incoherence:
     damping: float
     rescale: bool
 
-    def process(self, weight: Tensor, gram: Tensor, turns: Turns, dtype: torch.dtype) -> Incoherent:
+    def process(self, weight: Tensor, gram: UnitGram, turns: Turns, dtype: torch.dtype) -> Incoherent:
         """W [out, in] and H [in, in], float32, under these rotations. Scales take `dtype`.
 
         ValueError if one overflows it, or if H cannot be factored.
@@ -51,15 +51,18 @@ class Incoherence:
         del turned
         turned_gram: list[Tensor] = []
 
-        def factor(damped: Tensor) -> Tensor:
-            turned_gram[:] = [turns.gram(damped if rescale is None else damped / (s[:, None] * s))]
+        def factor(damped: UnitGram) -> Tensor:
+            def rows(part: slice) -> Tensor:
+                return damped.rows(part) if rescale is None else damped.rows(part) / (s[part, None] * s)
+
+            turned_gram[:] = [turns.gram(rows)]
             return block_ldl(turned_gram[0], self.block)[0]
 
         regular = factored(gram, self.damping, factor)
         return Incoherent(target, turned_gram[0], regular.factor, scale, rescale, regular.audit)
 
 
-def balance(weight: Tensor, gram: Tensor, damping: float) -> Tensor:
+def balance(weight: Tensor, gram: UnitGram, damping: float) -> Tensor:
     """(h_j / Σ_i W_ij²)^(1/4) [in], by which W is multiplied and H divided: h damped as set, over its largest."""
     h = gram.diagonal() + damping * gram.diagonal().mean()
     relative = torch.where(h.max() > 0, h / h.max(), 1).clamp_min(FLOOR)

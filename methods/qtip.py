@@ -17,7 +17,7 @@ from kernels.format import bits_of, side_dtype
 from kernels.ldlq import ldlq
 from kernels.trellis import EDGE, FEWEST_STATE_BITS, MOST_STATE_BITS, Bitshift, Code, Trellis
 from kernels.turns import Turns
-from methods.hessian import Damping, gram_error, padded_gram, unit_gram
+from methods.hessian import Damping, UnitGram, gram_error, unit_gram
 from methods.incoherence import Incoherence
 from methods.method import SETTINGS, Compressed, StatisticsMode, require
 from methods.settings import Search
@@ -91,11 +91,10 @@ class QTIP:
         sizes = trellis.padded(shape)
         rows, inputs = (size - given for size, given in zip(sizes, shape, strict=True))
         turns = Turns.drawn(sizes, rng, weight.device)
-        gram = unit_gram(statistics)
         incoherence = Incoherence(EDGE, self.scale or SCALES[self.bits], self.damping, self.rescale)
         given = incoherence.process(
             functional.pad(weight.float(), (0, inputs, 0, rows)),
-            padded_gram(gram, inputs),
+            UnitGram.of(statistics, inputs),
             turns,
             side_dtype(weight.dtype),
         )
@@ -112,4 +111,5 @@ class QTIP:
             "padded_rows": rows,
         }
         del given, values  # [in, in] and [out, in], two each: room for what follows
-        return Compressed(outcome, {**audit, "gram_error": gram_error(weight.float(), outcome.dequantize(), gram)})
+        error = gram_error(weight.float(), outcome.dequantize(), unit_gram(statistics))
+        return Compressed(outcome, {**audit, "gram_error": error})

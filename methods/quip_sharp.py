@@ -20,7 +20,7 @@ from kernels.lattice import Lattice, LatticeQuantizer, code_bits
 from kernels.ldlq import ldlq, sweep
 from kernels.packing import pack
 from kernels.turns import Turns
-from methods.hessian import Damping, gram_error, gram_of, padded_gram, unit_gram
+from methods.hessian import Damping, UnitGram, gram_error, gram_of
 from methods.incoherence import Incoherence
 from methods.method import SETTINGS, Audit, Compressed, StatisticsMode, require
 from methods.settings import Search
@@ -91,7 +91,7 @@ class QuIPSharp:
         turns = Turns.drawn((rows, width + padding), rng, weight.device)
         found = self.solve(
             functional.pad(weight.float(), (0, padding)),
-            padded_gram(unit_gram(statistics), padding),
+            UnitGram.of(statistics, padding),
             turns,
             side_dtype(weight.dtype),
         )
@@ -105,14 +105,13 @@ class QuIPSharp:
         }
         return Compressed(outcome, audit)
 
-    def solve(self, weight: Tensor, gram: Tensor, turns: Turns, dtype: torch.dtype) -> Points:
+    def solve(self, weight: Tensor, gram: UnitGram, turns: Turns, dtype: torch.dtype) -> Points:
         """W [out, in] and H [in, in], float32, to points under these rotations; in is a multiple of 8.
 
         Scales take `dtype`. ValueError if one overflows it.
         """
         size = self.scale or SCALES[self.bits]
         given = Incoherence(DIM, size, self.damping, self.rescale).process(weight, gram, turns, dtype)
-        del gram  # [in, in]: what follows needs room for another
         quantize = LatticeQuantizer(self.bits)
         codes, points = ldlq(given.target, given.lower, quantize, DIM)
         before = after = gram_error(given.target, points, given.gram)

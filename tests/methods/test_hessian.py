@@ -3,7 +3,7 @@ import torch
 from torch import Generator, Tensor
 
 from kernels.obs import upper_factor
-from methods.hessian import factored, gram_error, unit_gram
+from methods.hessian import UnitGram, factored, gram_error, padded_gram, unit_gram
 from methods.statistics import Statistics
 
 
@@ -105,3 +105,16 @@ def test_the_gram_error_is_the_share_of_the_outputs_energy_that_is_lost(rng: Gen
 
 def test_outputs_without_energy_have_no_gram_error() -> None:
     assert gram_error(torch.zeros(2, 3), torch.ones(2, 3), torch.eye(3)) is None
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("step", [2, 5, 100])
+def test_rows_of_a_unit_gram_are_those_of_all_of_it_and_leave_the_statistics_alone(
+    gram: Tensor, padding: int, step: int
+) -> None:
+    before, whole = gram.clone(), padded_gram(unit_gram(statistics_of(gram)), padding)
+    some, given = UnitGram.of(statistics_of(gram), padding), statistics_of(gram)
+    for each in (whole, some):
+        each.diagonal().mul_(1.5).add_(0.25)
+    parts = [some.rows(slice(start, min(start + step, len(some)))) for start in range(0, len(some), step)]
+    assert torch.equal(torch.cat(parts), whole) and torch.equal(given.gram, before)

@@ -24,6 +24,7 @@ SETTINGS = {
     "nowag-p": [{"sparsity": 0.5}],
     "wanda": [{"sparsity": 0.5}],
 }
+FEWER_COPIES = {"quip-sharp": 2.1}  # of H: turned, its factor, and some rows of it
 
 
 class Held(TorchDispatchMode):
@@ -58,7 +59,8 @@ def test_a_method_holds_no_more_than_is_planned_for(name, settings, monkeypatch)
     method = METHODS[name](**settings)
     with Held() as held:
         method.compress(weight, statistics, Generator().manual_seed(2))
-    copies = 1 + GRAM_COPIES if method.needs is Statistic.GRAM else 0  # H itself comes back from some operations
+    planned = FEWER_COPIES.get(name, GRAM_COPIES)
+    copies = 1 + planned if method.needs is Statistic.GRAM else 0  # H itself comes back from some operations
     room = 4 * WIDTH * (copies * WIDTH + WEIGHT_COPIES * ROWS)
     assert 4 * WIDTH * ROWS < held.peak < room, f"{held.peak / room:.2f} of what is planned for"
 

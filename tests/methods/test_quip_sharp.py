@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from kernels.backend import plain_torch
 from kernels.hadamard import Rotation
 from kernels.turns import Turns
-from methods.hessian import gram_error, unit_gram
+from methods.hessian import UnitGram, gram_error
 from methods.incoherence import balance
 from methods.quip_sharp import QuIPSharp
 from methods.statistics import Statistics
@@ -44,14 +44,14 @@ def test_the_published_rotations_give_the_published_weights(
     weight, statistics = layer
     key = f"quip_e8p_rescale{rescale:d}_tune{sweeps}"
     turns, method = published_turns(small, key), QuIPSharp(rescale=rescale, sweeps=sweeps)
-    found = method.solve(weight, unit_gram(statistics), turns, torch.float32)
+    found = method.solve(weight, UnitGram.of(statistics, 0), turns, torch.float32)
     decoded = turns.back(found.points * found.scale) / (1 if found.rescale is None else found.rescale)
     assert (decoded - small[key]).norm() < 1e-5 * small[key].norm()
     torch.testing.assert_close(found.scale, small[key + "_scale_of_weight"], rtol=1e-3, atol=0)
 
 
 def test_the_published_balance_is_found(small: dict[str, Tensor], layer: tuple[Tensor, Statistics]) -> None:
-    found = balance(layer[0], unit_gram(layer[1]), 0.01)
+    found = balance(layer[0], UnitGram.of(layer[1], 0), 0.01)
     torch.testing.assert_close(found, small["quip_e8p_rescale1_tune0_scale"], rtol=1e-5, atol=0)
 
 
