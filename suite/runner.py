@@ -74,6 +74,7 @@ def run(recipe: Recipe, options: Options) -> Outcome:
         with (
             alone(folder),
             Tracker(folder, uri, experiment=recipe.name, recipe_text=recipe_text) as tracker,
+            closing(pool),  # nobody is at work any more once the folder is free for others
         ):
             write_atomically(folder / f"recipe-{recipe.sha256[:8]}.yaml", recipe_text.encode())
             pool.take(bench)
