@@ -55,11 +55,6 @@ def unit_gram(statistics: Statistics) -> Tensor:
     return gram / _positive(gram.diagonal().mean())
 
 
-def padded_gram(gram: Tensor, inputs: int) -> Tensor:
-    """H [in, in] with so many more inputs that are always zero; H itself, and no copy, for none."""
-    return functional.pad(gram, (0, inputs, 0, inputs)) if inputs else gram
-
-
 @dataclass(frozen=True, eq=False)
 class UnitGram:
     """H / mean(h), some rows at a time, with inputs that are always zero after its own.
@@ -87,9 +82,9 @@ class UnitGram:
 
     def rows(self, part: slice) -> Tensor:
         """A slice of the rows [rows, in + padding], a tensor of its own."""
-        given = self.gram[part] / self.mean
-        below = len(self.own_diagonal[part]) - len(given)
-        found = functional.pad(given, (0, len(self) - given.shape[1], 0, below))
+        found = self.gram[part] / self.mean
+        if padding := len(self) - len(self.gram):  # else it would be copied once more
+            found = functional.pad(found, (0, padding, 0, len(self.own_diagonal[part]) - len(found)))
         found.diagonal(part.start).copy_(self.own_diagonal[part])
         return found
 
@@ -99,6 +94,11 @@ def gram_of(statistics: Statistics) -> Tensor:
     if statistics.gram is None:
         raise ValueError(f"H is wanted, the statistics have {statistics.level.name} alone")
     return statistics.gram
+
+
+def padded_gram(gram: Tensor, inputs: int) -> Tensor:
+    """H [in, in] with so many more inputs that are always zero; H itself, and no copy, for none."""
+    return functional.pad(gram, (0, inputs, 0, inputs)) if inputs else gram
 
 
 def for_dead(statistics: Statistics) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 
 from methods.nowag_p import NoWagP
 from suite import runner
+from suite.errors import ConfigError
 from suite.schedule import Ended, Here
 from suite.work import Measure, Walk
 
@@ -89,3 +90,22 @@ def test_of_a_walk_in_parts_the_first_block_that_fails_is_the_reason(run_with, m
         "model.layers.0.self_attn.q_proj.safetensors",
         "model.layers.1.self_attn.q_proj.safetensors",
     }
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_workers_are_dismissed_at_the_end_and_where_preparing_fails(run_with, monkeypatch, works):
+    pools = []
+
+    class Noting(Here):
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(runner, "pool_of", lambda workers, device: pools.append(Noting(device)) or pools[0])
+    if works:
+        run_with(methods={"rtn": {"bits": 4, "group_size": 16}})
+    else:
+        with pytest.raises(ConfigError):
+            run_with(methods={"nowag-vq": {"bits": 8, "dim": 8}})
+    assert [pool.closed for pool in pools] == [True]
