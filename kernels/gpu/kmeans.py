@@ -3,6 +3,10 @@
 The cost of codeword c for a vector x with weights w is [w x, w] · [-2 c, c²]. Each factor is nearly the sum of two
 bfloat16 numbers, and three of their four products are taken on tensor cores. What is left out, and what the sums
 of two miss of their factors, is at most 2^-16 of a term each: three in all.
+
+Looking for the least cost takes longer than these products: a minimum is one operation, remembering where it was
+two more. So only bundles of codewords that follow one another are told apart in the loop. Each vector then has its
+nearest bundle, and of the few codewords in it the one whose cost is least in float32.
 """
 
 from collections.abc import Sequence
@@ -17,24 +21,31 @@ from kernels.gpu.segments import add_slices, segment_sums
 
 
 class Blocks(NamedTuple):
-    """How `_assign` is cut: BM vectors by BN codewords at a time, in `warps`, loads `stages` ahead."""
+    """How `_assign` is cut: BM vectors by BN bundles of codewords at a time, in 4 warps, loads `stages` ahead.
+
+    More `registers` of a thread leave room for fewer programs on an SM. The loop spills none.
+    """
 
     BM: int
     BN: int
-    warps: int
+    bundle: int
     stages: int
+    registers: int | None
+
+    @property
+    def codewords(self) -> int:
+        """How many are looked at in one turn of the loop."""
+        return self.BN * self.bundle
 
 
 BLOCKS = {
-    16: Blocks(128, 64, 8, 4),
-    32: Blocks(128, 64, 8, 3),
-    64: Blocks(128, 64, 8, 2),
-    128: Blocks(64, 64, 4, 2),
+    16: Blocks(64, 64, 4, 3, 168),
+    32: Blocks(64, 64, 4, 2, 168),
+    64: Blocks(64, 64, 1, 2, None),
+    128: Blocks(64, 64, 1, 2, None),
 }
-"""By DK, the length of the products. Three [BM, BN] tiles of float32 must fit into registers."""
-
-REGISTERS = {16: 128}
-"""Most registers of a thread, where that makes room for two programs on an SM. The loop spills none."""
+"""By DK, the length of the products, the fastest of ten on an H100. Four [BM, BN] tiles of float32 must fit into
+registers, and a bundle's codewords, as often as they are ahead, into shared memory."""
 
 LOOK = 8
 """Updates between two looks at whether codes still change: each look lets the GPU run dry."""
@@ -59,21 +70,44 @@ def _code_factors(codebook, k, D: tl.constexpr, DK: tl.constexpr):
 
 
 @triton.jit
-def _split_codebook(codebook, high, low, K, SPACE, D: tl.constexpr, DK: tl.constexpr, BN: tl.constexpr):
-    """The factors of codebook [B, K, D] as high + low, bfloat16 [B, SPACE, DK]; the last codeword fills SPACE."""
+def _split_codebook(
+    codebook, high, low, K, SPACE, D: tl.constexpr, DK: tl.constexpr, BN: tl.constexpr, BUNDLE: tl.constexpr
+):
+    """The factors of codebook [B, K, D] as high + low, bfloat16 [B, SPACE, DK]; the last codeword fills SPACE.
+
+    Of BN bundles in a row the first codewords come first, then the second ones, and so on.
+    """
     problem = tl.program_id(1).to(tl.int64)
-    k = tl.program_id(0) * BN + tl.arange(0, BN)
+    tile = tl.program_id(0)
+    k = (tile // BUNDLE * BN + tl.arange(0, BN)) * BUNDLE + tile % BUNDLE
     b = _code_factors(codebook + problem * K * D, tl.minimum(k, K - 1), D, DK)
     top = b.to(tl.bfloat16)
-    at = problem * SPACE * DK + k[:, None] * DK + tl.arange(0, DK)[None, :]
+    at = problem * SPACE * DK + (tile * BN + tl.arange(0, BN))[:, None] * DK + tl.arange(0, DK)[None, :]
     tl.store(high + at, top)
     tl.store(low + at, (b - top.to(tl.float32)).to(tl.bfloat16))
 
 
 @triton.jit
+def _nearest_of(codebook, first, a, K, D: tl.constexpr, DK: tl.constexpr, BUNDLE: tl.constexpr):
+    """Of codewords first [BM] and the BUNDLE - 1 that follow, the first of the nearest; its cost for a [BM, DK].
+
+    Costs come from float32 factors: a loss must not rise by the rounding of its parts.
+    """
+    code = tl.minimum(first, K - 1)
+    cost = tl.sum(_code_factors(codebook, code, D, DK) * a, 1)
+    for each in tl.static_range(1, BUNDLE):
+        other = tl.minimum(first + each, K - 1)
+        found = tl.sum(_code_factors(codebook, other, D, DK) * a, 1)
+        code = tl.where(found < cost, other, code)
+        cost = tl.minimum(found, cost)
+    return code, cost
+
+
+@triton.jit
 def _assign(
     x, w, codebook, high, low, codes, cost, n, G, K, SPACE,
-    D: tl.constexpr, DK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, OPERAND: tl.constexpr,
+    D: tl.constexpr, DK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BUNDLE: tl.constexpr,
+    OPERAND: tl.constexpr,
 ):  # fmt: skip
     """Codes [B, n] and the cost of each BM vectors [B, programs]. Products are taken in the type OPERAND."""
     problem = tl.program_id(1).to(tl.int64)
@@ -88,24 +122,27 @@ def _assign(
     at = problem * SPACE * DK + tl.arange(0, BN)[None, :] * DK + tl.arange(0, DK)[:, None]  # [DK, BN]
     best = tl.full([BM, BN], float("inf"), tl.float32)
     where = tl.zeros([BM, BN], tl.int32)
-    for tile in range(0, SPACE // BN):
-        b_high = tl.load(high + at + tile * BN * DK).to(OPERAND)
-        b_low = tl.load(low + at + tile * BN * DK).to(OPERAND)
-        found = tl.dot(a_low, b_high, input_precision="ieee")
-        found = tl.dot(a_high, b_low, found, input_precision="ieee")
-        found = tl.dot(a_high, b_high, found, input_precision="ieee")
-        nearer = found < best
-        best = tl.where(nearer, found, best)
-        where = tl.where(nearer, tile, where)
+    for turn in range(0, SPACE // (BN * BUNDLE)):
+        least = best  # overwritten by the first of each bundle
+        for each in tl.static_range(BUNDLE):
+            tile = at + (turn * BUNDLE + each) * BN * DK
+            b_high, b_low = tl.load(high + tile).to(OPERAND), tl.load(low + tile).to(OPERAND)
+            found = tl.dot(a_low, b_high, input_precision="ieee")
+            found = tl.dot(a_high, b_low, found, input_precision="ieee")
+            found = tl.dot(a_high, b_high, found, input_precision="ieee")
+            least = found if each == 0 else tl.minimum(least, found)
+        nearer = least < best
+        best = tl.where(nearer, least, best)
+        where = tl.where(nearer, turn, where)
 
-    code = where * BN + tl.arange(0, BN)[None, :]
-    code = tl.where(best == tl.min(best, 1)[:, None], code, 2147483647)
-    code = tl.minimum(tl.min(code, 1), K - 1)  # [BM]
+    bundle = where * BN + tl.arange(0, BN)[None, :]
+    bundle = tl.min(tl.where(best == tl.min(best, 1)[:, None], bundle, 2147483647), 1)  # [BM]
+    codebook += problem * K * D
+    a = _factors(x, w, n, rows, D, G, DK)
+    code, total = _nearest_of(codebook, bundle * BUNDLE, a, K, D, DK, BUNDLE)
     tl.store(codes + problem * n + rows, code, mask=rows < n)
-    # what is added up comes from float32 factors: a loss must not rise by the rounding of its parts
-    chosen = _code_factors(codebook + problem * K * D, code, D, DK) * _factors(x, w, n, rows, D, G, DK)
-    total = tl.sum(tl.sum(chosen, 1).to(tl.float64), 0)  # rows past the last have no weight
-    tl.store(cost + problem * tl.num_programs(0) + tl.program_id(0), total)
+    # rows past the last have no weight
+    tl.store(cost + problem * tl.num_programs(0) + tl.program_id(0), tl.sum(total.to(tl.float64), 0))
 
 
 def assign(x: Tensor, w: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,20 +154,20 @@ def assign(x: Tensor, w: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     (batch, n, d), size = x.shape, codebook.shape[1]
     length = max(16, triton.next_power_of_2(2 * d))
     blocks = BLOCKS[length]
-    space = triton.cdiv(size, blocks.BN) * blocks.BN
+    space = triton.cdiv(size, blocks.codewords) * blocks.codewords
     x, w, codebook = x.contiguous(), w.contiguous(), codebook.contiguous()
     high, low = (x.new_empty(batch, space, length, dtype=torch.bfloat16) for _ in range(2))
     _split_codebook[(space // blocks.BN, batch)](
-        codebook, high, low, size, space, D=d, DK=length, BN=blocks.BN, num_warps=4
+        codebook, high, low, size, space, D=d, DK=length, BN=blocks.BN, BUNDLE=blocks.bundle, num_warps=4
     )
     programs = triton.cdiv(n, blocks.BM)
     codes = torch.empty(batch, n, dtype=torch.int32, device=x.device)
     cost = x.new_empty(batch, programs, 1, dtype=torch.float64)
     _assign[(programs, batch)](
         x, w, codebook, high, low, codes, cost, n, w.shape[1], size, space,
-        D=d, DK=length, BM=blocks.BM, BN=blocks.BN,
+        D=d, DK=length, BM=blocks.BM, BN=blocks.BN, BUNDLE=blocks.bundle,
         OPERAND=tl.bfloat16 if x.is_cuda else tl.float32,  # the interpreter has no products of bfloat16
-        num_warps=blocks.warps, num_stages=blocks.stages, maxnreg=REGISTERS.get(length),
+        num_warps=4, num_stages=blocks.stages, maxnreg=blocks.registers,
     )  # fmt: skip
     return codes, add_slices(cost)[:, 0]
 

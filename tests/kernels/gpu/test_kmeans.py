@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 import kernels.kmeans
 import kernels.seeding
-from kernels.gpu.kmeans import assign
+from kernels.gpu.kmeans import BLOCKS, assign
 from kernels.gpu.seeding import MOST, spread
 from kernels.gpu.segments import NARROW, PROGRAMS, SLICE, add_slices, segment_sums
 from kernels.kmeans import KMeansResult, Vectors, weighted_kmeans, weighted_kmeans_batch
@@ -77,11 +77,20 @@ def test_a_codeword_nearer_by_little_more_than_rounding_is_taken(rng: Generator,
     assert codes[0].tolist() == [0, 1, 2, 1, 2, 3] * 50
 
 
-def test_of_equal_codewords_the_first_wins_within_a_tile_and_between_tiles(device: torch.device) -> None:
-    x = torch.arange(1.0, 33.0, device=device)[:, None]
-    codebook = torch.cat([torch.full((3, 1), -9.0, device=device), x, x, x, x])
-    codes, _ = assign(x[None], torch.ones(1, 1, 1, device=device), codebook[None])
-    assert codes[0].tolist() == list(range(3, 35))
+@pytest.mark.parametrize("d", [1, 12, 24])  # bundles of four, of four, of one
+def test_of_equal_codewords_the_first_wins_within_a_bundle_and_between_tiles(d: int, device: torch.device) -> None:
+    x = torch.arange(1.0, 32.0, device=device)[:, None].expand(31, d)  # an odd number: equals lie all over bundles
+    codebook = torch.cat([torch.full((3, d), -9.0, device=device), *[x] * 12])
+    assert len(codebook) > BLOCKS[16].codewords
+    codes, _ = assign(x[None], torch.ones(1, 1, d, device=device), codebook[None])
+    assert codes[0].tolist() == list(range(3, 34))
+
+
+def test_every_codeword_is_found_wherever_it_is_in_its_bundle(device: torch.device) -> None:
+    line = torch.arange(-8.0, 9.0, device=device)
+    codebook = torch.cartesian_prod(line, line)  # neighbours are one apart, in one bundle or two
+    codes, _ = assign(codebook[None], torch.ones(1, 1, 2, device=device), codebook[None])
+    assert codes[0].tolist() == list(range(17 * 17))
 
 
 @pytest.mark.parametrize(("size", "narrow"), [(2, NARROW), (9, NARROW), (130, 130), (130, 131)])
