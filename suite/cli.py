@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from suite import environment
 from suite.commands import cells, checking, machine, measuring, planning, report, running, studies, tuning
 from suite.errors import SuiteError
 from suite.masking import masked, show_bug, speak
@@ -30,6 +31,7 @@ app = typer.Typer(
 def main() -> None:
     """Entry point: what the user can mend is one line and exit status 2, a bug keeps its traceback."""
     speak()
+    environment.let_segments_grow()
     try:
         sys.exit(app(standalone_mode=False))
     except SuiteError as error:

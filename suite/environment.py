@@ -27,6 +27,7 @@ from suite.masking import masked
 
 DISTRIBUTION = "nowag-bench"
 FOREIGN = "kernels"  # the Hub's kernel loader: another distribution that owns the import name of ours
+ALLOCATOR = "PYTORCH_ALLOC_CONF"
 RECORDED = (
     "torch",
     "transformers",
@@ -103,6 +104,16 @@ def variables(defaults: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def let_segments_grow() -> None:
+    """Have PyTorch's allocator on GPUs grow its segments, here and in processes begun from here.
+
+    Otherwise the free memory between tensors of many sizes is of no use to a large one: a block of 70B did not fit
+    into 24 GiB with 4 of them free. It is read when a GPU is first used. What the user has set stands.
+    """
+    if not os.environ.keys() & {ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF"}:
+        os.environ[ALLOCATOR] = "expandable_segments:True"
 
 
 def _version(distribution: str) -> str | None:

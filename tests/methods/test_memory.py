@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from methods import METHODS
 from methods.statistics import Accumulator, Statistic
-from suite.demand import GRAM_COPIES, WEIGHT_COPIES
+from suite.demand import GPU_WEIGHT_COPIES, GRAM_COPIES, WEIGHT_COPIES
 
 ROWS, WIDTH = 128, 1536
 SETTINGS = {
@@ -84,6 +84,6 @@ def test_on_a_gpu_no_operation_holds_more_in_secret(name, settings, monkeypatch)
     torch.cuda.reset_peak_memory_stats()
     method.compress(weight, statistics, Generator().manual_seed(2))
     copies = GRAM_COPIES if method.needs is Statistic.GRAM else 0
-    room = 4 * width * (copies * width + WEIGHT_COPIES * rows)
+    room = 4 * width * (copies * width + GPU_WEIGHT_COPIES * rows)
     held = torch.cuda.max_memory_allocated() - before
     assert 4 * width * rows < held < room, f"{held / room:.2f} of what is planned for"

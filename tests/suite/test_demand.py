@@ -57,7 +57,7 @@ def test_a_walk_on_a_device_takes_one_block_the_hidden_states_and_the_method(sta
     found = demand_of(walk_of(stand, "sparsegpt"), stand)
     hidden = 4 * 32 * WIDTH * 4  # all four sequences, and as much again: they are one batch
     grams = 4 * (3 * WIDTH**2 + 64**2)  # inputs of qkv, o, gate and up, down
-    at_work = 4 * LINEARS + 4 * (demand.WEIGHT_COPIES * 64 * WIDTH + demand.GRAM_COPIES * 64**2)
+    at_work = 4 * LINEARS + 4 * (demand.GPU_WEIGHT_COPIES * 64 * WIDTH + demand.GRAM_COPIES * 64**2)
     assert found.device_bytes == 2 * hidden + 4 * BLOCK + grams + at_work + demand.CUDA_BYTES
     assert found.host_bytes == PROCESS_BYTES + demand.CUDA_HOST_BYTES + MODEL
 
@@ -126,5 +126,5 @@ def test_one_after_the_other_the_peaks_are_the_higher_ones_and_disk_adds_up():
 @pytest.mark.parametrize(("method", "more"), [("wanda", 0), ("sparsegpt", 4 * demand.GRAM_COPIES * 64**2)])
 def test_a_method_that_inverts_h_holds_copies_of_it(stand_of, method, more):
     assert METHODS[method]().needs > 0
-    call = demand._call([(WIDTH, 64)], METHODS[method]().needs, 0)
-    assert call == 4 * demand.WEIGHT_COPIES * WIDTH * 64 + more
+    call = demand._call([(WIDTH, 64)], METHODS[method]().needs, 0, 6)
+    assert call == 4 * 6 * WIDTH * 64 + more

@@ -166,3 +166,18 @@ def test_variables_yield_to_the_users_and_are_taken_away_again(monkeypatch: pyte
         assert (os.environ["NOWAG_SET"], os.environ["NOWAG_UNSET"]) == ("user", "ours")
     assert os.environ["NOWAG_SET"] == "user"
     assert "NOWAG_UNSET" not in os.environ
+
+
+@pytest.mark.parametrize("theirs", [None, environment.ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF"])
+def test_memory_of_gpus_grows_in_segments_where_the_user_says_nothing(
+    theirs: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (environment.ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    if theirs:
+        monkeypatch.setenv(theirs, "max_split_size_mb:64")
+    environment.let_segments_grow()
+    assert os.environ.get(environment.ALLOCATOR) == (
+        {None: "expandable_segments:True", environment.ALLOCATOR: "max_split_size_mb:64"}.get(theirs)
+    )
