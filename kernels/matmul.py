@@ -1,7 +1,7 @@
 """y = x Wᵀ from a compressed weight. For up to 16 tokens on a GPU the codes are all that is read of it.
 
-More tokens share one decoded weight, which is made at once in the dtype of x and given to cuBLAS. float32 is for
-evaluation: its weight is that of the format, bit for bit.
+More tokens share one decoded weight, which is made at once in the dtype of x and given to cuBLAS, or in float32 to
+kernels.float32. float32 is for evaluation: its weight is that of the format, bit for bit.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernels.backend import fused
+from kernels.float32 import linear
 from kernels.format import Format
 from kernels.prepared import HALVES, CodebookWords, DenseWeight, GroupedWords, LatticeWords, Prepared, prepare
 
@@ -86,16 +87,16 @@ def _decoded(x: Tensor, weight: Prepared) -> Tensor:
     from kernels.gpu import dequantize
 
     if isinstance(weight, GroupedWords):
-        return functional.linear(x, dequantize.grouped(weight, x.dtype))
+        return linear(x, dequantize.grouped(weight, x.dtype))
     if isinstance(weight, CodebookWords):
-        return functional.linear(x, dequantize.codebook(weight, x.dtype))
+        return linear(x, dequantize.codebook(weight, x.dtype))
     if isinstance(weight, DenseWeight):
         sparse = weight.sparse if len(x) > STREAMED_TOKENS else None
         if sparse is None:
-            return functional.linear(x, weight.dense)
+            return linear(x, weight.dense)
         return functional.linear(functional.pad(x, (0, 0, 0, -len(x) % SPARSE_TOKENS)), sparse)[: len(x)]
     if x.dtype not in HALVES:  # turning the weight and turning x round differently
-        return functional.linear(x, weight.weight.dequantize().to(x.dtype))
+        return linear(x, weight.weight.dequantize().to(x.dtype))
     turned = _turned(x, weight).to(x.dtype)
     found = functional.linear(turned, dequantize.points(weight, x.dtype))
     return weight.turn_out.back(found.float()).to(x.dtype)

@@ -11,11 +11,13 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from kernels.float32 import add_gram
+
 ENOUGH_TOKENS = 512
 """Fewer tokens wait for others before they are multiplied: H is read and written each time, 8 bytes an entry."""
 
 ROW_BLOCK = 1024
-"""Rows of H in one product, which leaves out the blocks below the diagonal."""
+"""Rows of H that are mirrored at a time."""
 
 
 class Statistic(IntEnum):
@@ -107,7 +109,7 @@ class Accumulator:
             return
         enough = min(ENOUGH_TOKENS, width)  # what waits is then no larger than H
         if len(rows) >= enough:
-            _add_upper_products(self._gram, rows)
+            add_gram(self._gram, rows)
             return
         self._waiting.append(rows.clone())  # the model may write where it was
         if sum(map(len, self._waiting)) >= enough:
@@ -126,15 +128,8 @@ class Accumulator:
 
     def _flush(self) -> None:
         if self._waiting and self._gram is not None:
-            _add_upper_products(self._gram, torch.cat(self._waiting))
+            add_gram(self._gram, torch.cat(self._waiting))
         self._waiting.clear()
-
-
-def _add_upper_products(gram: Tensor, rows: Tensor) -> None:
-    """gram [in, in] += XᵀX for X [tokens, in], in blocks of rows from the diagonal on."""
-    for at in range(0, len(gram), ROW_BLOCK):
-        some = slice(at, at + ROW_BLOCK)
-        gram[some, at:].addmm_(rows[:, some].T, rows[:, at:])
 
 
 def _mirror(gram: Tensor) -> None:

@@ -31,8 +31,8 @@ FLOAT = 4  # bytes of the float32 in which everything is computed
 PROCESS_BYTES = 1100 << 20
 """A process that has imported everything and holds texts and tokenizers."""
 
-CUDA_HOST_BYTES, CUDA_BYTES = 2 << 30, 1 << 29
-"""What CUDA's libraries take on the host, and work space on the device."""
+CUDA_HOST_BYTES, CUDA_BYTES = 2 << 30, 3 << 29
+"""What CUDA's libraries take on the host, and work space on the device, with that of float32 products."""
 
 WEIGHT_COPIES, GRAM_COPIES = 6, 3
 """Of its input, what a method holds at its peak: of the weight, and beside H itself, where it needs that, of H."""

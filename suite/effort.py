@@ -64,7 +64,7 @@ GPU = Speeds(
     linear=0.01,
     usual=0.0002,
     per_million={
-        **{"gptq": 0.003, "sparsegpt": 0.0026, "quip-sharp": 0.0086, "nowag-vq": 0.029},
+        **{"gptq": 0.003, "sparsegpt": 0.0026, "quip-sharp": 0.0086, "nowag-vq": 0.019},
         **{"qtip": 0.05, "cvxq": 0.1, "awq": 0.01},
     },
 )

@@ -3,12 +3,13 @@
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from kernels.float32 import fast_linears
 from suite.environment import GIB
 from suite.errors import ConfigError
 
@@ -56,11 +57,15 @@ def measured() -> Iterator[Phase]:
 
 @contextmanager
 def at_work(device: torch.device) -> Iterator[None]:
-    """Inside, streams, events, graphs and counts of memory are those of this device, and float32 is no TF32."""
+    """Inside, streams, events, graphs and counts of memory are those of this device, float32 is no TF32, and large
+    linears in it have kernels."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        with ExitStack() as stack:
+            if device.type == "cuda":
+                stack.enter_context(torch.cuda.device(device))
+                stack.enter_context(fast_linears())
             yield
     finally:
         torch.set_float32_matmul_precision(before)

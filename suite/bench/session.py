@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from kernels.backend import plain_torch
-from suite.bench import bookkeeping, compression, linears, rounding
+from suite.bench import bookkeeping, compression, linears, products, rounding
 from suite.bench.case import Case, Work
 from suite.bench.clock import Ceilings, Timing, ceilings, timed, timed_replays
 from suite.environment import describe
@@ -21,6 +21,7 @@ from suite.masking import in_a_line
 from suite.speed import at_work, measured
 
 ScaleName = Literal["full", "small"]
+KINDS = (compression, rounding, linears, products, bookkeeping)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Result:
 def chosen(options: Options) -> list[Case]:
     """The cases that have `only` in name and shape, or match it as a pattern. ConfigError if there is none."""
     scale = compression.SCALES[options.sizes]
-    every = [*compression.cases(scale), *rounding.cases(scale), *linears.cases(scale), *bookkeeping.cases(scale)]
+    every = [case for kind in KINDS for case in kind.cases(scale)]
     wanted = (options.only or "").lower()
     found = [case for case in every if wanted in case.label.lower() or fnmatch.fnmatch(case.label.lower(), wanted)]
     if not found:
