@@ -158,7 +158,7 @@ def load_cell(folder: Path, *, compressed: bool = False, device: torch.device = 
     Files that this process wrote or checked itself are hashed again only if they have changed: see suite.signed.
     The model is float32, in eval mode, on the CPU; a large one is streamed: see suite.streaming. Its linears hold
     decoded weights, or with `compressed` are CompressedLinear modules that hold the stored parts. `device` is
-    where weights are decoded that nobody holds.
+    where weights are decoded.
     """
     manifest = read_manifest(folder)
     _refuse_damaged(folder, manifest)
@@ -168,10 +168,12 @@ def load_cell(folder: Path, *, compressed: bool = False, device: torch.device = 
     state: dict[str, Tensor] = {}
     for index, file in enumerate(weight_files(folder, manifest), -1):  # the tensors outside the blocks come first
         formats, others = read_shard(file)
-        decoded = census.count(formats, others, CPU if held else device)
+        decoded = census.count(formats, others, device)
         _make_room(model, formats, others, swap=compressed)
         if held or index < 0:
-            state |= _biased(formats, others) | ({} if compressed else decoded)
+            state |= _biased(formats, others) | (
+                {} if compressed else {name: weight.cpu() for name, weight in decoded.items()}
+            )
         else:
             stream(blocks[index].module, partial(_read_block, file, f"{blocks[index].name}."))
     try:

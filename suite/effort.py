@@ -56,8 +56,8 @@ CPU = Speeds(
     wide={"gptq": 0.7, "sparsegpt": 0.7, "quip-sharp": 1.4},
 )
 GPU = Speeds(
-    flops=4.8e13,
-    statistics=1.55,
+    flops=1.0e14,
+    statistics=1.35,
     first=6.0,
     loading=0.001,
     alone=0.006,

@@ -83,17 +83,20 @@ class Pace:
     start: float  # on whatever clock
     first: float = 0.0  # when the first item was done
 
-    def left(self, done: int, now: float) -> float:
-        """Seconds until all items are done, once so many are."""
+    def saw(self, done: int, now: float) -> None:
+        """So many items are done."""
         if done == 1:
             self.first = now
+
+    def left(self, done: int, now: float) -> float:
+        """Seconds until all items are done, once so many are; of the first alone, as if all took as long."""
         rate = (now - self.first) / (done - 1) if done > 1 else now - self.start
         return rate * (self.total - done)
 
-    def part(self, left: float, now: float) -> float:
-        """The part of the loop's time that is over."""
+    def part(self, done: int, now: float) -> float:
+        """The part of the loop's time that is over, 0 until a second item has told how fast they go."""
         passed = now - self.start
-        return passed / (passed + left) if passed else 0.0
+        return passed / (passed + self.left(done, now)) if passed and done > 1 else 0.0
 
 
 def _bar(items: Iterable[T], what: str, total: int | None, console: Console) -> Iterator[T]:
@@ -105,8 +108,8 @@ def _bar(items: Iterable[T], what: str, total: int | None, console: Console) -> 
         for done, item in enumerate(items, 1):
             yield item
             now = time.monotonic()
-            part = pace.part(pace.left(done, now), now)
-            progress.update(task, completed=done, description=what + _in_all(part, total))
+            pace.saw(done, now)
+            progress.update(task, completed=done, description=what + _in_all(pace.part(done, now), total))
 
 
 def _lines(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
@@ -115,11 +118,12 @@ def _lines(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        left = pace.left(done, now)
+        pace.saw(done, now)
         if total and now - last >= LINE_EVERY_SECONDS and _lines_wanted.get():
             last = now
-            said = _in_all(pace.part(left, now), total)
-            logger.info("%s: %d of %d, about %.0f s left%s", what, done, total, left, said)
+            said = _in_all(pace.part(done, now), total)
+            own = f", about {pace.left(done, now):.0f} s left" if done > 1 or not said else ""
+            logger.info("%s: %d of %d%s%s", what, done, total, own, said)
 
 
 def _in_all(part: float, total: int | None) -> str:

@@ -77,9 +77,12 @@ def test_a_piece_that_takes_longer_than_was_thought_is_as_good_as_done():
 
 def test_a_slow_first_item_is_no_measure_for_the_others():
     pace = Pace(32, start=100.0)
+    pace.saw(1, 136.0)
     assert pace.left(1, 136.0) == 36 * 31  # nothing else is known
+    assert pace.part(1, 136.0) == 0  # but of all the work there is a guess, which is better
+    pace.saw(3, 154.0)
     assert pace.left(3, 154.0) == 9 * 29
-    assert pace.part(9 * 29, 154.0) == 54 / (54 + 9 * 29)
+    assert pace.part(3, 154.0) == 54 / (54 + 9 * 29)
 
 
 def test_what_the_first_piece_takes_says_nothing_of_other_kinds_once_another_was_done():
