@@ -104,7 +104,11 @@ def test_the_theme_goes_round_and_is_remembered(opened: Open, study: list[Row]) 
     button.click()
     dark = tab.evaluate(colour)
     assert (button.inner_text(), dark == light) == ("Theme: dark", False)
-    tab.reload()
+    for _ in range(50):  # the browser stores behind the page's back
+        tab.reload()
+        if button.inner_text() != "Theme: auto":
+            break
+        tab.wait_for_timeout(100)
     assert (button.inner_text(), tab.evaluate(colour)) == ("Theme: dark", dark)
 
 
