@@ -7,9 +7,6 @@ so they take the sum over a few inputs only, small products first; the sum of th
 units, which round.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -26,19 +23,12 @@ TURNED = 64  # tokens and inputs of a tile that is turned
 _LARGEST = tl.constexpr(0x7F7F8000)  # from here on, rounding to bfloat16 makes an infinity of a finite number
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """Tokens, outputs and inputs of a tile, and how many tiles are under way: found best on an H100."""
-
-    constants: dict[str, Any]
-    stages: int
-
-
-TILE = 128
-THREE = Tiling({"BM": TILE, "BN": TILE, "BK": 64, "GROUP": 8}, 3)
-SIX = Tiling({"BM": TILE, "BN": TILE, "BK": 32, "GROUP": 8}, 3)
-WARPS = 8
-SHARED_BYTES = THREE.stages * (PLANES + 1) * TILE * THREE.constants["BK"] * 2
+# found best on an H100
+TILE = 128  # tokens and outputs of a program
+GROUP = 8  # tiles of tokens that go through the outputs together
+WARPS, STAGES = 8, 3
+OF_THREE, OF_SIX = 64, 32  # inputs of a step, by how many products it takes
+SHARED_BYTES = STAGES * (PLANES + 1) * TILE * OF_THREE * 2
 """Of shared memory that a multiprocessor must have for the larger of the two."""
 
 
@@ -207,16 +197,18 @@ def _launch_split(matrix: Tensor, planes: Tensor, inexact: Tensor | None, *, fir
 
 
 def _launch(x: Tensor, w: Tensor, y: Tensor, inexact: Tensor | None, *, six: bool, upper: bool) -> None:
-    tiling, (rows, outputs) = SIX if six else THREE, y.shape
-    of = tiling.constants
-    _product[(triton.cdiv(rows, of["BM"]) * triton.cdiv(outputs, of["BN"]),)](
+    rows, outputs = y.shape
+    _product[(triton.cdiv(rows, TILE) * triton.cdiv(outputs, TILE),)](
         *(x, w, y, inexact, rows, outputs, x.shape[2]),
         *(x.stride(0), w.stride(0), y.stride(0)),
         SIX=six,
         TELLS=inexact is not None,
         UPPER=upper,
         OPERAND=tl.bfloat16 if x.is_cuda else tl.float32,  # the interpreter has no products of bfloat16
-        **of,
+        BM=TILE,
+        BN=TILE,
+        BK=OF_SIX if six else OF_THREE,
+        GROUP=GROUP,
         num_warps=WARPS,
-        num_stages=tiling.stages,
+        num_stages=STAGES,
     )
