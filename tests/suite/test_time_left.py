@@ -34,7 +34,7 @@ EVERYTHING = [
     *[1.18, 2.25, 1.21, 8.78, 1.31, 13.61, 1.15],
 ]
 # of one H100, 14 blocks of Llama-2-7B: the reference, the dense cell, then six cells that share a walk
-LARGE = [10.7, 19.4, 7.1, 137.0, 4.1, 3.8, 4.5, 4.1, 4.0, 4.4]
+LARGE = [10.7, 19.4, 7.1, 137.0, 4.1, 3.8, 4.5, 4.1, 4.0, 4.8]
 ITEMS, CHARACTERS = 32, 9934  # of the task: its items, and the characters of all requests
 WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
 
@@ -159,6 +159,8 @@ def test_only_running_a_block_takes_its_part_of_a_walk_with_such_methods(large) 
     fed = [job for job in stand.jobs.values() if job.cell.budget]
     light = [job for job in fed if job.cell.method.name in ("wanda", "nowag-p")]
     unfed = [job for job in stand.jobs.values() if not job.cell.budget]
-    assert effort.passing(stand, fed) == pytest.approx(0.12, abs=0.015)  # 1.1 of 9.8 seconds
+    assert effort.passing(stand, fed) == pytest.approx(
+        0.12, abs=0.01
+    )  # of 9.8 seconds 0.8 in products, besides reading
     assert 0.5 < effort.passing(stand, light) < 1 / effort.GPU.statistics
     assert effort.passing(stand, unfed) == 0
