@@ -14,13 +14,10 @@ from transformers import PreTrainedModel
 from suite.architecture import decoder_blocks
 from suite.calibrate import Batch, Call, advance, bypassed, first_inputs
 from suite.progress import track
-from suite.streaming import is_streamed, outside_placed, placed, to_device
+from suite.streaming import in_blocks, outside_placed, placed, to_device
 
 SWEEP_BYTES = 16 << 30
 """Of hidden states that go through the blocks together: each sweep reads a streamed model once."""
-
-DEVICE_SHARE = 0.6
-"""Of a device's memory, the most that a whole model may take: logits and what is made of them come on top."""
 
 Arithmetic = Callable[[], AbstractContextManager[object]]
 
@@ -53,16 +50,6 @@ def logits_of(model: nn.Module, tokens: Tensor, arithmetic: Arithmetic = nullcon
     with arithmetic():
         logits: Tensor = model(input_ids=tokens, use_cache=False).logits
     return logits[:, :-1].float()
-
-
-def in_blocks(model: nn.Module, device: torch.device) -> bool:
-    """Whether a model goes through a device block by block: it is streamed, or too large for it."""
-    if is_streamed(model):
-        return True
-    if device.type != "cuda":
-        return False
-    needed = sum(parameter.nbytes for parameter in model.parameters())
-    return needed > DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory
 
 
 def to_host(model: nn.Module) -> None:

@@ -40,7 +40,7 @@ from suite.shards import (
 )
 from suite.signed import SEAL, SIGNATURE, is_sealed, read_signed, seal, sha256_of, signature, write_signed
 from suite.stages import STAGES_NAME, stages_of
-from suite.streaming import empty_model, fill, is_too_large, stream
+from suite.streaming import empty_model, fill, in_blocks, is_too_large, stream
 from suite.weights import write_model
 
 CPU = torch.device("cpu")
@@ -156,14 +156,15 @@ def load_cell(folder: Path, *, compressed: bool = False, device: torch.device = 
     """Read a cell back, every file checked against the manifest's sha256. CheckpointError names a bad file.
 
     Files that this process wrote or checked itself are hashed again only if they have changed: see suite.signed.
-    The model is float32, in eval mode, on the CPU; a large one is streamed: see suite.streaming. Its linears hold
-    decoded weights, or with `compressed` are CompressedLinear modules that hold the stored parts. `device` is
-    where weights are decoded.
+    The model is float32, in eval mode; a large one is streamed: see suite.streaming. Its linears hold decoded
+    weights, or with `compressed` are CompressedLinear modules that hold the stored parts. Weights are decoded on
+    `device`, and stay there if the whole model has room; all else is on the CPU.
     """
     manifest = read_manifest(folder)
     _refuse_damaged(folder, manifest)
     model = empty_model(AutoConfig.from_pretrained(folder, local_files_only=True))
     held = compressed or not is_too_large(sum(parameter.numel() for parameter in model.parameters()))
+    home = CPU if in_blocks(model, device) else device
     blocks, census = decoder_blocks(model), Census()
     state: dict[str, Tensor] = {}
     for index, file in enumerate(weight_files(folder, manifest), -1):  # the tensors outside the blocks come first
@@ -172,7 +173,7 @@ def load_cell(folder: Path, *, compressed: bool = False, device: torch.device = 
         _make_room(model, formats, others, swap=compressed)
         if held or index < 0:
             state |= _biased(formats, others) | (
-                {} if compressed else {name: weight.cpu() for name, weight in decoded.items()}
+                {} if compressed else {name: weight.to(home) for name, weight in decoded.items()}
             )
         else:
             stream(blocks[index].module, partial(_read_block, file, f"{blocks[index].name}."))

@@ -123,7 +123,7 @@ class Cluster:
     def __init__(self, device: torch.device, count: int | None, cpus: int | None) -> None:
         on_gpu = device.type == "cuda"
         largest = int(_largest("CPU"))
-        self._cpus = cpus or (max(1, largest // 8) if on_gpu else 1)
+        self._cpus = cpus or (_cpus_of_a_gpu() if on_gpu else 1)
         if self._cpus > largest:
             raise ConfigError(f"--cpus {self._cpus}: no node of the cluster has more than {largest}; lower it")
         self._count, self._on_gpu = count, on_gpu
@@ -273,6 +273,12 @@ def _nodes() -> list[dict[str, float]]:
 def _largest(resource: str) -> float:
     """What the node with the most of a resource has of it."""
     return max((node.get(resource, 0.0) for node in _nodes()), default=0.0)
+
+
+def _cpus_of_a_gpu() -> int:
+    """As many as any node with GPUs has for each of them."""
+    shares = [int(node.get("CPU", 0.0) // node["GPU"]) for node in _nodes() if node.get("GPU")]
+    return max(1, min(shares, default=1))
 
 
 def _short(error: BaseException) -> str:

@@ -26,6 +26,8 @@ SQUARES = 4.5  # the same, with gradients of all weights squared and summed
 PROBING = 16  # forward passes by which an allocation finds what each linear matters
 CHARACTERS = 3.5  # of a task's items, in a token
 OVERHEAD = 0.1  # seconds of a piece that is next to nothing: files, hashes, rows
+KEEPING = frozenset({"dense", "magnitude", "wanda", "nowag-p", "sparsegpt"})
+"""Methods whose weights are numbers of the storage dtype."""
 PASSES = {"none": 0, "dense": 1, "sequential": 2, "true-sequential": 5}
 
 
@@ -42,6 +44,7 @@ class Speeds:
     usual: float  # per million weights of most methods; of the others:
     per_million: Mapping[str, float]
     wide: Mapping[str, float] = field(default_factory=dict)  # the same, in linears of a thousand inputs
+    decoded: float = 1.0  # forward passes of the model as long as one with weights that are no stored numbers
 
 
 CPU = Speeds(
@@ -63,6 +66,7 @@ GPU = Speeds(
     alone=0.006,
     linear=0.01,
     usual=0.0002,
+    decoded=1.6,  # six products of bfloat16 for three: see kernels/float32.py
     per_million={
         **{"gptq": 0.003, "sparsegpt": 0.0026, "quip-sharp": 0.0086, "nowag-vq": 0.019},
         **{"qtip": 0.05, "cvxq": 0.1, "awq": 0.01},
@@ -88,8 +92,9 @@ def expected(bench: Bench, work: Work) -> Expected:
         first = speeds.first if isinstance(stand.evaluations[work.evaluation], OnWindows) else OVERHEAD
         return Expected("reference", first + _scoring(stand, work.evaluation, dense=True))
     if isinstance(work, Measure):
-        times = (_scoring(stand, each) for each in work.evaluations)
-        return Expected("measure", OVERHEAD + speeds.loading * weights / 1e6 + sum(times))
+        keeps = stand.job(work.cell).cell.method.name in KEEPING
+        times = sum(_scoring(stand, each) for each in work.evaluations) * (1.0 if keeps else speeds.decoded)
+        return Expected("measure", OVERHEAD + speeds.loading * weights / 1e6 + times)
     if isinstance(work, Survey | Derive):
         job = stand.job(work.cell)
         kind = "fine-tuning" if job.cell.finetune else type(work).__name__

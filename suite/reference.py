@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from suite.architecture import decoder_blocks
 from suite.blockwise import all_logits
 from suite.calibrate import bypassed
-from suite.files import write_atomically
+from suite.files import of_each, write_atomically
 
 ROWS = {"cpu": 128}  # tokens whose [vocabulary] rows are worked on at a time: on a CPU they stay in cache
 ROWS_ELSEWHERE = 1024  # 512 MiB for a vocabulary of 128 thousand
@@ -79,7 +79,7 @@ class DenseReference:
 
     def unusable(self, count: int) -> list[int]:
         """Which of the first `count` windows are absent, or do not hold what was written."""
-        return [index for index in range(count) if not self._usable(index)]
+        return [index for index, usable in enumerate(of_each(self._usable, range(count))) if not usable]
 
     @torch.no_grad()
     def compute(
@@ -158,5 +158,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over the bytes of all tensors, in order of name."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(tensors[name].numpy().tobytes())
+        digest.update(tensors[name].numpy().data)
     return digest.hexdigest()

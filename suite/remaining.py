@@ -31,6 +31,10 @@ class Remaining:
         """Something is to be done."""
         self._waiting[piece] = expected
 
+    def expected(self, piece: Any) -> Expected:
+        """What is known of a piece that is not over."""
+        return self._waiting[piece]
+
     def drop(self, piece: Any) -> None:
         """It will not be done after all."""
         self._waiting.pop(piece, None)

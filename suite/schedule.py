@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -158,20 +158,26 @@ class Schedule:
                     yield event.work, GivenUp(event.lost)
 
     def _start(self) -> None:
-        """As much as there is room for, in the order in which it was added."""
+        """As much as there is room for, in the order in which it was added, of a kind the longest first."""
         slots, unfinished = self.pool.slots, self._running | self._waiting.keys()
-        for work, needed in list(self._waiting.items()):
-            if len(self._running) >= slots:
-                return
-            if needed.isdisjoint(unfinished):
-                del self._waiting[work]
-                self._running.add(work)
-                self._attempts[work] = self._attempts.get(work, 0) + 1
-                self._began[work] = time.monotonic()
-                self._announce(work)
-                self.pool.start(work)
+        ready = [work for work, needed in self._waiting.items() if needed.isdisjoint(unfinished)]
+        while ready and len(self._running) < slots:
+            work = self._longest_like(ready[0], ready) if slots > 1 else ready[0]
+            ready.remove(work)
+            del self._waiting[work]
+            self._running.add(work)
+            self._attempts[work] = self._attempts.get(work, 0) + 1
+            self._began[work] = time.monotonic()
+            self._announce(work)
+            self.pool.start(work)
         if not self._running:
             raise RuntimeError(f"pieces of work wait for each other: {', '.join(w.label for w in self._waiting)}")
+
+    def _longest_like(self, first: Work, ready: Sequence[Work]) -> Work:
+        """Of the kind that comes first: begun last, a long piece would leave the other workers with nothing."""
+        kind = self._remaining.expected(first).kind
+        like = [work for work in ready if self._remaining.expected(work).kind == kind]
+        return max(like, key=lambda work: self._remaining.expected(work).seconds)
 
     def _announce(self, work: Work) -> None:
         """Which piece of work is begun, and how far all of it is."""

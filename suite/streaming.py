@@ -28,6 +28,9 @@ HELD_GIB = "NOWAG_BENCH_HELD_GIB"
 HELD_GIB_DEFAULT = 8.0
 """Of float32: two thousand million parameters. A fixed size, so that all machines take the same path."""
 
+DEVICE_SHARE = 0.6
+"""Of a device's memory, the most that a whole model may take: logits and what is made of them come on top."""
+
 _READ = "nowag_bench_read"  # an attribute of a streamed block's module
 _FOR_CALL = "nowag_bench_for_call"  # likewise, while it reads itself
 
@@ -95,6 +98,16 @@ def stream(module: nn.Module, read: Read) -> None:
 def is_streamed(model: nn.Module) -> bool:
     """Whether any block of a model is."""
     return any(_READ in vars(module) for module in model.modules())
+
+
+def in_blocks(model: nn.Module, device: torch.device) -> bool:
+    """Whether a model goes through a device block by block: it is streamed, or too large for it."""
+    if is_streamed(model):
+        return True
+    if device.type != "cuda":
+        return False
+    needed = sum(parameter.nbytes for parameter in model.parameters())
+    return needed > DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory
 
 
 @contextmanager

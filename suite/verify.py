@@ -19,6 +19,7 @@ from suite.config import Recipe
 from suite.consistency import against_cell, arithmetic, faulty_files, faulty_shards, size_of
 from suite.errors import CheckpointError, ConfigError, ResultError, SuiteError
 from suite.evaluations import dense_cache
+from suite.files import of_each
 from suite.ledger import load_entry
 from suite.recipe_file import read_values
 from suite.recomputation import AGREEMENT, Again, differences, recompute
@@ -174,7 +175,7 @@ def _shared(study: _Study) -> Iterator[Finding]:
     models = sorted({row.model_fingerprint[:16] for row in study.rows})
     cache = dense_cache(study.folder)
     files = [path for model in models for path in sorted(cache.glob(f"{model}-*/*.safetensors"))]
-    damaged = [path for path in files if not is_intact(path)]
+    damaged = [path for path, intact in zip(files, of_each(is_intact, files), strict=True) if not intact]
     for path in damaged:
         yield Finding(f"dense reference {path.parent.name}", True, f"{path.name} does not carry its digest")
     if files and not damaged:

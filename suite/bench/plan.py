@@ -31,7 +31,7 @@ class Plan(Strict):
     evaluation: str = Field(default="xsum", description="another text")
     folder: Path | None = Field(default=None, description="where the model is kept, and found again")
     device_gib: float | None = Field(default=None, gt=0, description="of GPU memory, no more may be taken")
-    workers: int = Field(default=1, ge=1, description="above 1 the recipe is run once more, by so many")
+    workers: int = Field(default=1, ge=1, description="above 1 the recipe is run by one, then by so many")
     executor: Literal["local", "ray"] = "local"
 
     @property

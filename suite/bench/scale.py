@@ -171,20 +171,27 @@ def _recipe(found: Found, sizes: Amounts, recipe: Recipe, device: torch.device, 
     with measured() as referring:
         stand.refer(next(iter(stand.evaluations)))
     found.add("dense reference, noise floor", referring, "FLOP", partial(sizes.scored, sizes.referred))
-    with measured() as running:
-        outcome = run(recipe, Options(out, device=str(device)))
+    executor, count = sizes.plan.executor, sizes.plan.workers
+    outcome, running = _run(recipe, Workers(executor, 1), device, out)
     found.rows = outcome.rows
     _from_rows(found, sizes, running)
     _reload(found, sizes, outcome, device)
-    if sizes.plan.workers > 1:
-        workers = Workers(sizes.plan.executor, sizes.plan.workers)
+    if count > 1:
         again = recipe.model_copy(update={"name": f"{SCALE}-again"})
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # workers share the GPU with this process
-        with measured() as together:
-            several = run(again, Options(out, device=device.type, workers=workers))
+        several, together = _run(again, Workers(executor, count), device, out)
         # both find the dense reference beside their folders, where `refer` left it
         found.agreement = agreement(outcome.rows, several.rows, (running.seconds, together.seconds))
+
+
+def _run(recipe: Recipe, workers: Workers, device: torch.device, out: Path) -> tuple[Outcome, Phase]:
+    """The recipe by so many workers, and what that took: a cluster's start too, be it one worker or several."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # workers share the GPU with this process
+    here = workers.executor == "local" and workers.count == 1
+    name = str(device) if here else device.type  # others have GPUs of their own
+    with measured() as phase:
+        outcome = run(recipe, Options(out, device=name, workers=workers))
+    return outcome, phase
 
 
 def _from_rows(found: Found, sizes: Amounts, running: Phase) -> None:

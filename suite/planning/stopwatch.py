@@ -18,7 +18,7 @@ from methods.method import Method
 from methods.statistics import Statistic, Statistics
 from suite.architecture import Block, decoder_blocks, linears
 from suite.bench.clock import timed
-from suite.blockwise import in_blocks, to_host
+from suite.blockwise import to_host
 from suite.calibrate import Batch, first_inputs, observe, run_block
 from suite.cell import Cell
 from suite.demand import request_lengths
@@ -29,7 +29,7 @@ from suite.models import Subject
 from suite.quality import OnWindows, tally
 from suite.reproduction import LayerFailure
 from suite.sizes import Shape
-from suite.streaming import placed, to_device
+from suite.streaming import in_blocks, placed, to_device
 from suite.zeroshot import OnItems
 
 FLOPS = 4e10

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from suite.demand import demand_of
 from suite.errors import ConfigError, EnvironmentProblem
@@ -45,6 +46,7 @@ class Ray:
     """A cluster of one node that notes what workers ask for, and which of them are dismissed."""
 
     memory: float
+    gpus: float = 0.0
     asked: list = field(default_factory=list)
     killed: list = field(default_factory=list)
     waits_for_room: object = None  # what a worker tells that has no place
@@ -53,7 +55,7 @@ class Ray:
         return [{"Alive": True, "Resources": self.cluster_resources()}]
 
     def cluster_resources(self):
-        return {"CPU": 4.0, "memory": self.memory}
+        return {"CPU": 4.0, "memory": self.memory} | ({"GPU": self.gpus} if self.gpus else {})
 
     def put(self, value):
         return value
@@ -117,6 +119,15 @@ def test_a_worker_has_its_share_of_a_node_and_is_kept_for_all_work_that_this_is_
         assert pool.wait() == [Ended(work)]
     assert [each["memory"] for each in ray.asked] == [5 * wanted, 6 * wanted]
     assert ray.killed == [1]
+
+
+@pytest.mark.parametrize(("gpus", "asked", "cpus"), [(2, None, 2), (1, None, 4), (8, None, 1), (2, 3, 3)])
+def test_a_worker_with_a_gpu_has_what_its_node_has_of_cpus_for_each(cluster, monkeypatch, gpus, asked, cpus):
+    ray = Ray(memory=1e9, gpus=gpus)
+    monkeypatch.setattr(cluster, "ray", ray)
+    monkeypatch.setattr(cluster, "_Actor", ray)
+    cluster.Cluster(torch.device("cuda"), 1, asked)
+    assert [(each["num_gpus"], each["num_cpus"]) for each in ray.asked] == [(1, cpus)]
 
 
 def test_as_many_as_are_asked_for_are_hired_before_there_is_work(asked_for):

@@ -42,7 +42,7 @@ def test_a_model_of_a_real_shape_goes_through_a_whole_recipe(quick, tmp_path, mo
     )
     said = []
     rows = report(quick.model_copy(update={"workers": 2}), CPU, said.append, tmp_path / "all.json")
-    assert [row.status for row in rows] == ["ok"] * 3 and [each.workers.count for each in ran] == [None, 2]
+    assert [row.status for row in rows] == ["ok"] * 3 and [each.workers.count for each in ran] == [1, 2]
     found = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
     stages = {stage["name"]: stage for stage in found["stages"]}
     assert len(stages) == 8 and all(stage["amount"] > 0 for stage in stages.values())

@@ -9,6 +9,7 @@ import torch
 
 from suite.derive import Derive, Survey
 from suite.errors import CalibrationError
+from suite.remaining import Expected
 from suite.runner import bounds_of
 from suite.schedule import ATTEMPTS, Ended, Found, GivenUp, Here, Schedule
 from suite.work import Measure, Reference, Walk
@@ -63,6 +64,21 @@ def test_a_piece_waits_for_those_it_needs_and_the_others_overtake_it():
     pool = Staff()
     done(pool, (first, ()), (second, [first]), (third, ()))
     assert pool.begun == ["first", "third", "second"]
+
+
+@pytest.mark.parametrize(
+    ("slots", "begun"), [(1, ["walk", "a", "b", "c", "d"]), (2, ["walk", "a", "c", "b", "d"])]
+)
+def test_of_a_kind_the_longest_is_begun_first_where_several_work_side_by_side(slots, begun):
+    known = {
+        **{"walk": Expected("walk", 1.0), "a": Expected("walk", 1.0)},
+        **{"b": Expected("measure", 2.0), "c": Expected("measure", 3.0), "d": Expected("measure", 2.0)},
+    }
+    pool = Staff(slots=slots)
+    schedule = Schedule(pool, lambda work: known[work.label])
+    for label in known:
+        schedule.add(Piece(label))
+    assert len(list(schedule.results())) == 5 and pool.begun == begun
 
 
 def test_no_more_is_under_way_than_there_are_slots():
