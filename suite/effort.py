@@ -12,8 +12,9 @@ from torch import nn
 
 from suite.allocated import Allocated
 from suite.derive import Derive, Survey
-from suite.evaluations import Evaluation
+from suite.evaluations import Evaluation, dense_cache
 from suite.jobs import Job
+from suite.prepare import bytes_of_reference
 from suite.quality import CHANGED, NOISE_WINDOWS, OnWindows
 from suite.remaining import Expected
 from suite.results import NOISE_ITEMS
@@ -89,8 +90,7 @@ def expected(bench: Bench, work: Work) -> Expected:
         seconds = done * _walking(stand, jobs) + passed * _forward(stand, jobs[0])
         return Expected(f"walk {jobs[0].cell.mode}", OVERHEAD + seconds)
     if isinstance(work, Reference):
-        first = speeds.first if isinstance(stand.evaluations[work.evaluation], OnWindows) else OVERHEAD
-        return Expected("reference", first + _scoring(stand, work.evaluation, dense=True))
+        return Expected("reference", _referring(stand, work.evaluation))
     if isinstance(work, Measure):
         keeps = stand.job(work.cell).cell.method.name in KEEPING
         times = sum(_scoring(stand, each) for each in work.evaluations) * (1.0 if keeps else speeds.decoded)
@@ -136,6 +136,15 @@ def _compressing(stand: Stand, job: Job) -> float:
         return speeds.wide[name] * sum(rows * columns**2 for rows, columns in shapes) / 1e9
     usual = speeds.usual if job.cell.budget else speeds.alone
     return speeds.linear * len(shapes) + speeds.per_million.get(name, usual) * _weights(stand) / 1e6
+
+
+def _referring(stand: Stand, evaluation_id: str) -> float:
+    """Seconds of a dense reference, or of what is begun with it where an earlier run left it."""
+    evaluation, scoring = stand.evaluations[evaluation_id], _scoring(stand, evaluation_id, dense=True)
+    if not isinstance(evaluation, OnWindows):
+        return OVERHEAD + scoring
+    missing = bytes_of_reference(stand.subject, evaluation, dense_cache(stand.bench.folder))
+    return speeds_of(stand.bench.device).first + scoring * bool(missing)
 
 
 def _scoring(stand: Stand, evaluation_id: str, *, dense: bool = False) -> float:

@@ -16,7 +16,7 @@ from suite.config import Recipe
 from suite.effort import expected
 from suite.prepare import prepare
 from suite.results import JOURNAL_NAME, Journal
-from suite.work import Bench
+from suite.work import Bench, Measure, Reference
 from suite.yaml_text import load_yaml
 
 # of one core: references first, then each walk, after what is surveyed for it, with the evaluations of its cells
@@ -152,6 +152,29 @@ def large(tmp_path, monkeypatch):
 def test_on_a_gpu_the_time_left_is_as_right(large, monkeypatch, part) -> None:
     told = foretold(large, LARGE, monkeypatch)
     assert next(ratio for over, ratio in told if over >= part) == pytest.approx(1, abs=0.2)
+
+
+def test_a_reference_that_is_there_takes_what_is_begun_with_it(tiny_bench) -> None:
+    (model,) = tiny_bench.recipe.models
+    stand = tiny_bench.stand(model)
+    for evaluation in stand.evaluations:
+        before = expected(tiny_bench, Reference(model, evaluation)).seconds
+        stand.refer(evaluation)
+        assert expected(tiny_bench, Reference(model, evaluation)).seconds == effort.CPU.first < before
+
+
+def test_a_cell_with_decoded_weights_is_evaluated_longer_on_a_gpu_alone(large) -> None:
+    (model,) = large.recipe.models
+    stand = large.stand(model)
+    kept, decoded = (
+        Measure(model, next(job.id for job in stand.jobs.values() if job.cell.method.name == name), (evaluation,))
+        for evaluation in stand.evaluations
+        for name in ("wanda", "gptq")
+    )
+    on_cpu = replace(large, device=torch.device("cpu"))
+    on_cpu.stands = {model: replace(stand, bench=on_cpu)}
+    assert expected(large, decoded).seconds > expected(large, kept).seconds
+    assert expected(on_cpu, decoded) == expected(on_cpu, kept)
 
 
 def test_only_running_a_block_takes_its_part_of_a_walk_with_such_methods(large) -> None:
