@@ -164,7 +164,7 @@ def load_cell(folder: Path, *, compressed: bool = False, device: torch.device = 
     _refuse_damaged(folder, manifest)
     model = empty_model(AutoConfig.from_pretrained(folder, local_files_only=True))
     held = compressed or not is_too_large(sum(parameter.numel() for parameter in model.parameters()))
-    home = CPU if in_blocks(model, device) else device
+    home = device if held and not in_blocks(model, device) else CPU
     blocks, census = decoder_blocks(model), Census()
     state: dict[str, Tensor] = {}
     for index, file in enumerate(weight_files(folder, manifest), -1):  # the tensors outside the blocks come first

@@ -174,6 +174,7 @@ def _measure(plan: _Plan, subject: Subject, desk: Desk, device: torch.device) ->
             row = _row(target.row, evaluation, noise[evaluation.id], device)
             desk.record(*score(row, loaded, evaluation, device, loading))
             loading = Phase()  # the first row of a cell bears the cost of loading it
+        del loaded  # it may be on the device, where the next one wants its room
 
 
 def _row(of_cell: Row, evaluation: Evaluation, noise: Noise, device: torch.device) -> Row:

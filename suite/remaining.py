@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+DOUBT = 0.03
+"""Of what is still to be done, the part that is held to be guessed right when one piece was seen."""
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -69,10 +72,15 @@ class Remaining:
         return total / workers
 
     def _overall(self, took: Mapping[str, float], guessed: Mapping[str, float]) -> float:
-        """How pieces compare with their guesses. The first begins much for the first time: it counts if alone."""
+        """How pieces compare with their guesses. The first begins much for the first time: it counts if alone,
+        and the less, the smaller it is.
+        """
         seconds, guess = sum(took.values()), sum(guessed.values())
         others = guess - self._first[1]
-        return (seconds - self._first[0]) / others if others > 1e-9 * guess else seconds / guess
+        if others > 1e-9 * guess:
+            return (seconds - self._first[0]) / others
+        doubt = DOUBT * sum(expected.seconds for expected in self._waiting.values())
+        return (seconds + doubt) / (guess + doubt)
 
     @staticmethod
     def _learn(

@@ -35,6 +35,8 @@ EVERYTHING = [
 ]
 # of one H100, 14 blocks of Llama-2-7B: the reference, the dense cell, then six cells that share a walk
 LARGE = [10.7, 19.4, 7.1, 137.0, 4.1, 3.8, 4.5, 4.1, 4.0, 4.8]
+# twenty blocks, 128 windows, no dense cell; the reference is there and begins much: an actor of Ray on an H100
+THERE = [8.9, 181.8, 24.5, 22.8, 22.6, 35.4, 35.9, 38.7]
 ITEMS, CHARACTERS = 32, 9934  # of the task: its items, and the characters of all requests
 WORDS = "the a one old new red wise river house stone king sea grew built found lost saw under over near".split()
 
@@ -128,23 +130,26 @@ def test_from_a_tenth_on_the_time_left_is_right_to_a_fifth(
 @pytest.fixture
 def large(tmp_path, monkeypatch):
     """As `bench --only scale` lays it out on a GPU: 14 blocks of Llama-2-7B, as far as guesses look at them."""
+    return laid_out(plan_of("full", ()).methods, 14, 8, tmp_path, monkeypatch)
+
+
+def laid_out(methods, blocks: int, windows: int, tmp_path, monkeypatch) -> Bench:
     sources = {}
     for use, seed in (("calibration", 0), ("evaluation", 1)):
         (tmp_path / f"{use}.txt").write_text(prose(5000, seed))
         sources[use] = {"source": str(tmp_path / f"{use}.txt"), "length": 64}
     sources["calibration"]["sequences"] = sources["evaluation"]["windows"] = 2
-    methods = plan_of("full", ()).methods
     methods["nowag-vq"] |= {"dim": 4}
     methods["gptq"] |= {"group_size": 16}
     recipe = Recipe.model_validate({"name": "l", "models": "tiny", "methods": methods} | sources)
     found = prepare(recipe, tmp_path / "results", offline=True)[0]
     tokens = torch.zeros(128, 2048, dtype=torch.int64)
     (evaluation,) = found.evaluations
-    evaluation.cut = replace(evaluation.cut, tokens=tokens[:8])
+    evaluation.cut = replace(evaluation.cut, tokens=tokens[:windows])
     entries = {key: replace(entry, tokens=tokens) for key, entry in found.entries.items()}
     block = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
-    monkeypatch.setattr(effort, "shapes_of", lambda subject: dict(enumerate(block * 14)))
-    prepared = {"tiny": replace(found, entries=entries, blocks=14)}
+    monkeypatch.setattr(effort, "shapes_of", lambda subject: dict(enumerate(block * blocks)))
+    prepared = {"tiny": replace(found, entries=entries, blocks=blocks)}
     return Bench(recipe, tmp_path / "results", torch.device("cuda"), True, prepared)
 
 
@@ -152,6 +157,15 @@ def large(tmp_path, monkeypatch):
 def test_on_a_gpu_the_time_left_is_as_right(large, monkeypatch, part) -> None:
     told = foretold(large, LARGE, monkeypatch)
     assert next(ratio for over, ratio in told if over >= part) == pytest.approx(1, abs=0.2)
+
+
+def test_where_the_dense_reference_is_there_a_worker_s_start_does_not_pass_for_it(tmp_path, monkeypatch) -> None:
+    methods = plan_of("full", ()).methods
+    del methods["dense"]
+    bench = laid_out(methods, 20, 128, tmp_path, monkeypatch)
+    monkeypatch.setattr(effort, "bytes_of_reference", lambda *_: 0)
+    told = foretold(bench, THERE, monkeypatch)
+    assert [ratio for _, ratio in told] == pytest.approx([1] * len(told), abs=0.2)
 
 
 def test_a_reference_that_is_there_takes_what_is_begun_with_it(tiny_bench) -> None:
