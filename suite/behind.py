@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Behind:
-    """One thread, which does things in the order in which it is told of them."""
+    """Threads, which begin things in the order in which they are told of them: one also ends them so."""
 
     pool: ThreadPoolExecutor
     now: list[Future[None]] = field(default_factory=list)
@@ -26,9 +26,9 @@ class Behind:
 
 
 @contextmanager
-def behind() -> Iterator[Behind]:
+def behind(threads: int = 1) -> Iterator[Behind]:
     """At the end everything is done; after an error in the loop itself, nothing more is begun."""
-    pool = ThreadPoolExecutor(1, "behind")
+    pool = ThreadPoolExecutor(threads, "behind")
     found = Behind(pool)
     try:
         yield found

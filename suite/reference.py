@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from suite.architecture import decoder_blocks
+from suite.behind import behind
 from suite.blockwise import all_logits
 from suite.calibrate import bypassed
 from suite.files import of_each, write_atomically
@@ -27,6 +29,7 @@ from suite.files import of_each, write_atomically
 ROWS = {"cpu": 128}  # tokens whose [vocabulary] rows are worked on at a time: on a CPU they stay in cache
 ROWS_ELSEWHERE = 1024  # 512 MiB for a vocabulary of 128 thousand
 DIGEST = "sha256"  # in a file's metadata: a damaged reference would be a false KL, and nothing else would tell
+WRITERS = 2  # threads: a file's hash and its way to the disk take longer than a GPU for a window
 PROBE = (0, 1)  # token ids; any two will do
 
 
@@ -89,16 +92,18 @@ class DenseReference:
         seen: list[Tensor] = []
         hook = self.head and self.head.register_forward_hook(lambda _, given, __: seen.append(given[0]))
         try:
-            scored = all_logits(model, tokens[list(indices)], device, "dense reference")
-            for index, (logits,) in zip(indices, scored, strict=True):
-                log_q = logits.log_softmax(-1)  # [length - 1, vocabulary]
-                if self.head:
-                    kept = {"hidden": seen.pop()[0, :-1]}
-                else:
-                    kept = {"log_probabilities": log_q.half(), "top": log_q.argmax(-1)}
-                kept["nll"] = -log_q.gather(1, tokens[index, 1:, None].to(device))[:, 0]
-                tensors = {name: tensor.cpu().contiguous() for name, tensor in kept.items()}
-                write_atomically(window_path(self.folder, index), save(tensors, {DIGEST: _digest(tensors)}))
+            with behind(WRITERS) as writer:
+                scored = all_logits(model, tokens[list(indices)], device, "dense reference")
+                for index, (logits,) in zip(indices, scored, strict=True):
+                    log_q = logits.log_softmax(-1)  # [length - 1, vocabulary]
+                    if self.head:
+                        kept = {"hidden": seen.pop()[0, :-1]}
+                    else:
+                        kept = {"log_probabilities": log_q.half(), "top": log_q.argmax(-1)}
+                    kept["nll"] = -log_q.gather(1, tokens[index, 1:, None].to(device))[:, 0]
+                    tensors = {name: tensor.cpu().contiguous() for name, tensor in kept.items()}
+                    writer.do(partial(_keep, window_path(self.folder, index), tensors))
+                    writer.turn()
         finally:
             if hook:
                 hook.remove()
@@ -143,6 +148,10 @@ class DenseReference:
                 return set(tensors.keys()) == named and DIGEST in (tensors.metadata() or {})
         except (OSError, SafetensorError):
             return False
+
+
+def _keep(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    write_atomically(path, save(dict(tensors), {DIGEST: _digest(tensors)}))
 
 
 def is_intact(path: Path) -> bool:
