@@ -196,8 +196,7 @@ def test_only_running_a_block_takes_its_part_of_a_walk_with_such_methods(large) 
     fed = [job for job in stand.jobs.values() if job.cell.budget]
     light = [job for job in fed if job.cell.method.name in ("wanda", "nowag-p")]
     unfed = [job for job in stand.jobs.values() if not job.cell.budget]
-    assert effort.passing(stand, fed) == pytest.approx(
-        0.12, abs=0.01
-    )  # of 9.8 seconds 0.8 in products, besides reading
+    # of 9.8 seconds 0.8 in products, besides reading
+    assert effort.passing(stand, fed) == pytest.approx(0.12, abs=0.01)
     assert 0.5 < effort.passing(stand, light) < 1 / effort.GPU.statistics
     assert effort.passing(stand, unfed) == 0
