@@ -11,23 +11,20 @@ from functools import lru_cache
 
 from methods.method import BatchingMethod
 from methods.statistics import Statistic
-from suite.architecture import decoder_blocks
 from suite.blockwise import SWEEP_BYTES
 from suite.calibrate import HIDDEN_ON_DEVICE_BYTES
 from suite.derive import Derive, Survey
+from suite.dimensions import FLOAT, Dimensions, dimensions_of
 from suite.evaluations import Evaluation, dense_cache
 from suite.jobs import Job
 from suite.layers import BATCH_WEIGHTS
-from suite.models import Subject
 from suite.offload import IN_FLIGHT
 from suite.prepare import bytes_of_reference, subject_of
 from suite.quality import OnWindows
-from suite.sizes import Layout, Shape, bits_per_weight, layout_of, together
-from suite.streaming import is_streamed
+from suite.sizes import Layout, Shape, together
 from suite.work import Measure, Reference, Stand, Walk, Work
 from suite.zeroshot import OnItems
 
-FLOAT = 4  # bytes of the float32 in which everything is computed
 PROCESS_BYTES = 1100 << 20
 """A process that has imported everything and holds texts and tokenizers."""
 
@@ -62,53 +59,6 @@ class Demand:
         return Demand(*peaks, self.disk_bytes + later.disk_bytes)
 
 
-@dataclass(frozen=True)
-class Dimensions:
-    """The sizes of a model, without its weights."""
-
-    layout: Layout
-    parameters: int
-    block_parameters: tuple[int, ...]  # of each block
-    hidden: int
-    vocabulary: int
-    storage_width: int  # bits of a stored number
-    streamed: bool = False
-
-    @property
-    def model_bytes(self) -> int:
-        """At work: all of it, or where it is streamed what is outside its blocks, and the largest of them."""
-        within = sum(self.block_parameters) - max(self.block_parameters)
-        return (self.parameters - within * self.streamed) * FLOAT
-
-    @property
-    def rest_bytes(self) -> int:
-        """On disk, of what is outside the blocks and so in every cell."""
-        return (self.parameters - sum(self.block_parameters)) * self.storage_width // 8
-
-    def cell_bytes(self, job: Job, blocks: Sequence[int]) -> int:
-        """On disk, of some blocks of a cell: its method's bits, and the rest of each block as it was."""
-        part = Layout(tuple(self.layout.blocks[index] for index in blocks)).only(job.cell.covers)
-        weights = _weights(part)
-        bits = (sum(self.block_parameters[index] for index in blocks) - weights) * self.storage_width
-        if weights:
-            bits += round(weights * bits_per_weight(job.cell.method, part, self.storage_width, job.cell.outliers))
-        return bits // 8
-
-
-def dimensions_of(subject: Subject) -> Dimensions:
-    """The sizes of a loaded model."""
-    blocks = decoder_blocks(subject.model)
-    return Dimensions(
-        layout=layout_of(subject),
-        parameters=sum(p.numel() for p in subject.model.parameters()),
-        block_parameters=tuple(sum(p.numel() for p in block.module.parameters()) for block in blocks),
-        hidden=subject.model.config.get_text_config().hidden_size,
-        vocabulary=len(subject.model.get_input_embeddings().weight),
-        storage_width=8 * subject.storage_dtype.itemsize,
-        streamed=is_streamed(subject.model),
-    )
-
-
 @lru_cache(maxsize=16)
 def dimensions(model: str, offline: bool) -> Dimensions:
     """The sizes of a model by name, which is loaded for them once. SuiteError where it cannot be had."""
@@ -122,7 +72,7 @@ def demand_of(work: Work, stand: Stand) -> Demand:
     if isinstance(work, Walk):
         jobs = [stand.job(cell) for cell in work.cells]
         blocks = work.blocks or range(len(model.block_parameters))
-        disk = sum(model.cell_bytes(job, blocks) for job in jobs)
+        disk = sum(model.cell_bytes(job.cell, blocks) for job in jobs)
         waiting, device = _walking(model, stand, jobs, on_cpu)
         host += waiting
     elif isinstance(work, Measure):
@@ -137,7 +87,7 @@ def demand_of(work: Work, stand: Stand) -> Demand:
     elif isinstance(work, Survey | Derive):
         job = stand.job(work.cell)
         entry = stand.prepared.entry(job.cell)
-        disk = model.cell_bytes(job, range(len(model.block_parameters))) if isinstance(work, Derive) else 0
+        disk = model.cell_bytes(job.cell, range(len(model.block_parameters))) if isinstance(work, Derive) else 0
         device = TRAINED_COPIES * model.model_bytes + model.hidden * FLOAT * 2 * (entry.count if entry else 0)
     else:
         raise TypeError(f"{work.label} is a {type(work).__name__}, whose demand nobody knows")
@@ -173,7 +123,7 @@ def _at_block(layout: Layout, jobs: Sequence[Job], tokens: int, on_cpu: bool) ->
 
 def _compressing(layout: Layout, job: Job, on_cpu: bool) -> int:
     """Bytes of decoded weights and of the largest call of the method."""
-    method, weights = job.cell.method, _weights(layout)
+    method, weights = job.cell.method, layout.weights
     tasks = together(method, [list(group.values()) for group in layout.blocks[0]])
     batch = 0 if on_cpu or not isinstance(method, BatchingMethod) else min(weights, BATCH_WEIGHTS)
     copies = WEIGHT_COPIES if on_cpu else GPU_WEIGHT_COPIES
@@ -213,7 +163,3 @@ def request_lengths(evaluation: OnItems) -> list[int]:
     """Tokens of each request of a task: context and continuation, as one text."""
     texts = ["".join(pair) for item in evaluation.loaded.items for pair in item.pairs]
     return [len(ids) for ids in evaluation.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-
-
-def _weights(layout: Layout) -> int:
-    return sum(math.prod(shape) for block in layout.blocks for group in block for shape in group.values())

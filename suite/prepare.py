@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from suite.allocated import Allocated
-from suite.architecture import decoder_blocks, linears
+from suite.architecture import decoder_blocks
 from suite.budget import Budget, Tokens
 from suite.cell import Cell, with_bases
 from suite.config import Recipe
 from suite.data import Texts, load_texts
+from suite.dimensions import dimensions_of
 from suite.environment import GIB
 from suite.errors import CalibrationError, ConfigError, EnvironmentProblem
 from suite.evaluations import Evaluation, dense_cache
@@ -39,7 +40,7 @@ class Prepared:
     evaluations: tuple[Evaluation, ...]  # one for each protocol and task
     entries: Mapping[tuple[Budget | None, int], Entry]
     unsupported: Mapping[Cell, str]
-    bytes_needed: int  # on disk, at most
+    bytes_needed: int  # on disk
     fingerprint: str  # of the model
     blocks: int
     note: str | None = None  # for readers of the model's numbers
@@ -99,15 +100,17 @@ def prepare_model(recipe: Recipe, model: str, cache: Path, offline: bool) -> Pre
     _refuse_beyond_context(subject, "calibration", recipe.calibration)
     evaluations = evaluations_of(recipe.evaluation, recipe.tasks, subject, offline=offline)
     cells, shapes = concrete_cells(recipe, model, subject), shapes_of(subject)
+    reasons = {cell: _unfit(shapes, cell) or _not_in_parts(subject, cell) for cell in cells}
+    unsupported = {cell: reason for cell, reason in reasons.items() if reason}
+    sound = with_bases(cell for cell in cells if cell not in unsupported)
+    made = [cell for cell in sound if not _unfit(shapes, cell)]
     return Prepared(
         model=model,
         cells=cells,
         evaluations=tuple(evaluations),
         entries=_draw_entries(recipe, subject, cells, evaluations, offline),
-        unsupported={
-            cell: reason for cell in cells if (reason := _unfit(shapes, cell) or _not_in_parts(subject, cell))
-        },
-        bytes_needed=_bytes_of_cells(subject, with_bases(cells))
+        unsupported=unsupported,
+        bytes_needed=dimensions_of(subject).together_bytes(made)
         + sum(bytes_of_reference(subject, e, cache) for e in evaluations),
         fingerprint=subject.fingerprint,
         blocks=len(decoder_blocks(subject.model)),
@@ -218,18 +221,6 @@ def _refuse_hopeless(prepared: Sequence[Prepared]) -> None:
         for cell, reason in p.unsupported.items():
             if replace(cell, model="") not in fits:
                 raise ConfigError(f"methods.{cell.method.name} {cell.method.variant}: {p.model}, {reason}")
-
-
-def _bytes_of_cells(subject: Subject, cells: Sequence[Cell]) -> int:
-    """Cells at the size of the dense model's blocks that they compress, and once what they have in common."""
-    width = subject.storage_dtype.itemsize
-    total: int = sum(p.numel() for p in subject.model.parameters()) * width
-    for block in decoder_blocks(subject.model):
-        names = [f"{block.name}.{name}" for name in linears(block)]
-        own = sum(any(map(cell.covers, names)) for cell in cells)
-        copies = own if own == len(cells) else own + 1  # cells that leave the block alone share one
-        total += (copies - 1) * sum(p.numel() for p in block.module.parameters()) * width
-    return total
 
 
 def bytes_of_reference(subject: Subject, evaluation: Evaluation, cache: Path) -> int:

@@ -1,5 +1,6 @@
 """What a method would store for a model, known before any work: from the shapes of its linears alone."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,15 @@ class Layout:
                 for block in self.blocks
             )
         )
+
+    @property
+    def weights(self) -> int:
+        """How many there are in all of its linears."""
+        return sum(math.prod(shape) for block in self.blocks for group in block for shape in group.values())
+
+    def names(self, index: int) -> list[str]:
+        """Of the linears of a block."""
+        return [name for group in self.blocks[index] for name in group]
 
     @property
     def shapes(self) -> Counter[tuple[tuple[Shape, ...], ...]]:

@@ -3,6 +3,7 @@
 Some of its blocks stand for all: what they took is carried on to the whole shape by operations and bytes.
 """
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ import torch
 from suite.bench.plan import SCALE, Plan
 from suite.checkpoint import load_cell
 from suite.config import Recipe
-from suite.demand import Dimensions, dimensions_of
+from suite.dimensions import Dimensions, dimensions_of
 from suite.executors import Workers
 from suite.prepare import subject_of
 from suite.quality import CHANGED, NOISE_WINDOWS
@@ -62,6 +63,7 @@ class Found:
 
     plan: Plan
     told: Callable[[Stage], None]
+    ready: Callable[["Found"], None]  # by one worker all is done: several, which may take long, are still to come
     stages: list[Stage] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     blocks: int = 0
@@ -92,9 +94,11 @@ class Found:
         self.told(stage)
 
 
-def measure(plan: Plan, device: torch.device, told: Callable[[Stage], None]) -> Found:
+def measure(
+    plan: Plan, device: torch.device, told: Callable[[Stage], None], ready: Callable[[Found], None]
+) -> Found:
     """Draw the model, or find it, and take it through everything. SuiteError for whatever cannot work."""
-    found = Found(plan, told, all_blocks=shape_named(plan.shape).blocks)
+    found = Found(plan, told, ready, all_blocks=shape_named(plan.shape).blocks)
     with ExitStack() as stack:
         stack.enter_context(at_work(device))
         if plan.device_gib is not None:
@@ -176,7 +180,9 @@ def _recipe(found: Found, sizes: Amounts, recipe: Recipe, device: torch.device, 
     found.rows = outcome.rows
     _from_rows(found, sizes, running)
     _reload(found, sizes, outcome, device)
+    found.ready(found)
     if count > 1:
+        shutil.rmtree(outcome.folder)  # only the rows are compared, and a disk may not hold all cells twice
         again = recipe.model_copy(update={"name": f"{SCALE}-again"})
         several, together = _run(again, Workers(executor, count), device, out)
         # both find the dense reference beside their folders, where `refer` left it

@@ -32,7 +32,7 @@ EXPLANATION = (
 def report(plan: Plan, device: torch.device, say: Callable[[str], None], file: Path | None) -> list[Row]:
     """Run the plan and say what it finds; all numbers go to `file` too -> the rows, for those that failed.
 
-    SuiteError, with nothing measured, for what cannot work.
+    What one worker found is said and saved before several begin. SuiteError for what cannot work.
     """
     if file:
         refuse_unwritable(file)
@@ -41,15 +41,18 @@ def report(plan: Plan, device: torch.device, say: Callable[[str], None], file: P
         f"{describe()['machine']}; {device}\n{plan.shape}, {plan.blocks or count} of {count} blocks, "
         f"{plan.sequences} x {plan.length} calibration tokens, {plan.windows} windows of {plan.length}\n\n{STAGES}"
     )
-    found = measure(plan, device, lambda stage: say(stage_line(stage)))
-    say(f"{whole_line(found)}\n\n{METHODS}")
-    for row in found.rows:
-        say(method_line(row, found))
+
+    def ready(found: Found) -> None:
+        say("\n".join([whole_line(found), "", METHODS, *(method_line(row, found) for row in found.rows)]))
+        say(f"\n{EXPLANATION}")
+        if file:
+            _save(file, found, device)
+
+    found = measure(plan, device, lambda stage: say(stage_line(stage)), ready)
     if found.agreement:
         say(f"\n{in_words(found.agreement, plan)}")
-    say(f"\n{EXPLANATION}")
-    if file:
-        _save(file, found, device)
+        if file:
+            _save(file, found, device)
     return found.rows
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from methods.statistics import Statistic
-from suite.demand import Dimensions, request_lengths
+from suite.demand import request_lengths
 from suite.derive import Survey
+from suite.dimensions import Dimensions
 from suite.evaluations import Evaluation, dense_cache, dense_folder
 from suite.gradients import Source
 from suite.jobs import Job
@@ -142,7 +143,7 @@ class Forecast:
             tasks = together(job.cell.method, [list(group.values()) for group in part.blocks[0]])
             found = [self.watch.compress(job.cell, task) for task in tasks if task]
             seconds = sum(compressing for compressing, _ in found), sum(decoding for _, decoding in found)
-            self._known[job.id, first] = AtBlock(*seconds, self.model.cell_bytes(job, [first]))
+            self._known[job.id, first] = AtBlock(*seconds, self.model.cell_bytes(job.cell, [first]))
         return self._known[job.id, first]
 
     def measure(self, work: Measure) -> dict[str, Seconds]:

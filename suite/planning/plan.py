@@ -16,7 +16,8 @@ import torch
 from suite.architecture import decoder_blocks
 from suite.checkpoint import is_finished
 from suite.config import Recipe
-from suite.demand import Demand, Dimensions, demand_of, dimensions_of
+from suite.demand import Demand, demand_of
+from suite.dimensions import Dimensions, dimensions_of
 from suite.environment import GIB, describe
 from suite.executors import device_of
 from suite.files import nearest_existing
@@ -137,7 +138,7 @@ class _Draft:
             calibration_tokens=entry.count if entry else 0,
             unfit=reasons,
             bits_per_weight=bits,
-            model_bytes=None if reasons else model.rest_bytes + model.cell_bytes(job, blocks),
+            model_bytes=None if reasons else model.rest_bytes + model.cell_bytes(job.cell, blocks),
             off_budget=bits is not None and match is not None and match.misses(bits),
             blocks_there=len(blocks) - len(job.pending),
             finished=is_finished(job.folder, job.id),

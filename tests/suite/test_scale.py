@@ -9,9 +9,9 @@ from suite.bench import scale
 from suite.bench.plan import plan_of
 from suite.bench.scale import Agreement, Amounts, Found, Stage, agreement
 from suite.bench.scale_report import in_words, method_line, report, stage_line, whole_line
-from suite.demand import Dimensions, dimensions_of
+from suite.dimensions import Dimensions, dimensions_of
 from suite.environment import GIB
-from suite.errors import ConfigError
+from suite.errors import ConfigError, EnvironmentProblem
 from suite.executors import Workers
 from suite.models import load_model
 from suite.sizes import Layout
@@ -20,6 +20,7 @@ from suite.streaming import HELD_GIB
 from suite.synthetic import Draw, synthesize
 
 CPU = torch.device("cpu")
+SILENT = (lambda stage: None, lambda found: None)
 METHODS = ("methods={dense: {}, wanda: {sparsity: 0.5, statistics: dense}, rtn: {bits: 4, group_size: 64}}",)
 BLOCK = ({"q": (8, 4), "k": (2, 4)}, {"o": (4, 8)})  # two inputs, of 4 and 8
 SIZES = Dimensions(Layout((BLOCK, BLOCK)), 1000, (100, 100), hidden=4, vocabulary=50, storage_width=16)
@@ -48,8 +49,25 @@ def test_a_model_of_a_real_shape_goes_through_a_whole_recipe(quick, tmp_path, mo
     assert len(stages) == 8 and all(stage["amount"] > 0 for stage in stages.values())
     assert stages["walk: forward, statistics"]["times"] == 6 and 1 < stages["synthesize"]["times"] < 6
     assert found["agreement"]["nll"] == found["agreement"]["kl"] == 0  # nobody else did the work
-    assert "rows agree" in said[-2] and "1 of 6 blocks" in said[0]
+    assert "rows agree" in said[-1] and "1 of 6 blocks" in said[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.json", "model", "model.lock"]
+
+
+def test_what_one_worker_found_is_saved_and_its_cells_are_gone_if_several_fail(quick, tmp_path, monkeypatch):
+    real = scale.run
+
+    def once(recipe, options):
+        if options.workers.count > 1:
+            (left,) = tmp_path.glob("nowag-bench-*")
+            assert not list(left.rglob("cells"))
+            raise EnvironmentProblem("no space left")
+        return real(recipe, replace(options, workers=Workers()))
+
+    monkeypatch.setattr(scale, "run", once)
+    with pytest.raises(EnvironmentProblem, match="no space left"):
+        report(quick.model_copy(update={"workers": 2}), CPU, lambda _: None, tmp_path / "all.json")
+    found = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+    assert [row["status"] for row in found["rows"]] == ["ok"] * 3 and found["agreement"] is None
 
 
 def test_a_streamed_model_has_the_sizes_of_a_held_one(tmp_path, monkeypatch):
@@ -62,9 +80,9 @@ def test_a_streamed_model_has_the_sizes_of_a_held_one(tmp_path, monkeypatch):
 
 def test_a_kept_model_is_not_drawn_again(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "_recipe", lambda *_: None)
-    scale.measure(quick, CPU, lambda _: None)
+    scale.measure(quick, CPU, *SILENT)
     before = (tmp_path / "model" / "config.json").stat().st_mtime_ns
-    scale.measure(quick, CPU, lambda _: None)
+    scale.measure(quick, CPU, *SILENT)
     assert (tmp_path / "model" / "config.json").stat().st_mtime_ns == before
 
 
@@ -102,13 +120,13 @@ def test_mistakes_are_one_line(override, words):
 
 def test_a_method_that_there_is_not_is_refused_before_a_model_is_drawn(quick, tmp_path):
     with pytest.raises(ConfigError, match="only scale: methods: no method 'wonda'|wonda"):
-        scale.measure(quick.model_copy(update={"methods": {"wonda": {}}}), CPU, lambda _: None)
+        scale.measure(quick.model_copy(update={"methods": {"wonda": {}}}), CPU, *SILENT)
     assert not (tmp_path / "model").exists()
 
 
 def test_a_limit_of_gpu_memory_is_of_a_gpu(quick, tmp_path):
     with pytest.raises(ConfigError, match="device_gib is 24, a limit of GPU memory, and this is cpu"):
-        scale.measure(quick.model_copy(update={"device_gib": 24.0}), CPU, lambda _: None)
+        scale.measure(quick.model_copy(update={"device_gib": 24.0}), CPU, *SILENT)
     assert not (tmp_path / "model").exists()
 
 
@@ -145,13 +163,14 @@ def test_stages_are_carried_on_to_the_whole_shape():
     again = replace(write, name="once more", counts=False)
     assert stage_line(walk).split() == ["walk", "2.00", "1.5", "TFLOP/s", "1.50", "-", "16.0"]
     assert "0.5 GB/s" in stage_line(write)
-    found = Found(plan_of("small", []), print, [walk, write, again], blocks=4, all_blocks=32)
+    stages = [walk, write, again]
+    found = Found(plan_of("small", []), print, print, stages, blocks=4, all_blocks=32)
     assert whole_line(found).split() == ["4", "blocks;", "32", "blocks,", "estimated", "6.00", "24.0"]
 
 
 def test_a_method_has_its_share_of_compressing(make_row):
     rows = [make_row("a", compress_seconds=1.0), make_row("b", compress_seconds=3.0)]
-    found = Found(plan_of("small", []), print, rows=rows, blocks=2, all_blocks=6)
+    found = Found(plan_of("small", []), print, print, rows=rows, blocks=2, all_blocks=6)
     assert method_line(rows[1], found).split()[2:5] == ["3.00", "1.500", "75%"]
 
 
