@@ -44,7 +44,7 @@ class Layout:
         return sum(math.prod(shape) for block in self.blocks for group in block for shape in group.values())
 
     def names(self, index: int) -> list[str]:
-        """Of the linears of a block."""
+        """The full names of a block's linears."""
         return [name for group in self.blocks[index] for name in group]
 
     @property
