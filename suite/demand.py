@@ -7,19 +7,18 @@ copies of its weight, so that a peak is good to a factor of about 1.5.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from methods.method import BatchingMethod
 from methods.statistics import Statistic
 from suite.blockwise import SWEEP_BYTES
 from suite.calibrate import HIDDEN_ON_DEVICE_BYTES
 from suite.derive import Derive, Survey
-from suite.dimensions import FLOAT, Dimensions, dimensions_of
+from suite.dimensions import FLOAT, Dimensions
 from suite.evaluations import Evaluation, dense_cache
 from suite.jobs import Job
 from suite.layers import BATCH_WEIGHTS
 from suite.offload import IN_FLIGHT
-from suite.prepare import bytes_of_reference, subject_of
+from suite.prepare import bytes_of_reference
 from suite.quality import OnWindows
 from suite.sizes import Layout, Shape, together
 from suite.work import Measure, Reference, Stand, Walk, Work
@@ -59,15 +58,9 @@ class Demand:
         return Demand(*peaks, self.disk_bytes + later.disk_bytes)
 
 
-@lru_cache(maxsize=16)
-def dimensions(model: str, offline: bool) -> Dimensions:
-    """The sizes of a model by name, which is loaded for them once. SuiteError where it cannot be had."""
-    return dimensions_of(subject_of(model, offline))
-
-
 def demand_of(work: Work, stand: Stand) -> Demand:
     """What a piece of work demands of a process that does nothing else."""
-    model = dimensions(stand.prepared.model, stand.bench.offline)
+    model = stand.prepared.sizes
     host, on_cpu = PROCESS_BYTES + model.model_bytes, stand.bench.device.type == "cpu"
     if isinstance(work, Walk):
         jobs = [stand.job(cell) for cell in work.cells]

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from suite.allocated import Allocated
-from suite.architecture import decoder_blocks
 from suite.budget import Budget, Tokens
 from suite.cell import Cell, with_bases
 from suite.config import Recipe
 from suite.data import Texts, load_texts
-from suite.dimensions import dimensions_of
+from suite.dimensions import Dimensions, dimensions_of
 from suite.environment import GIB
 from suite.errors import CalibrationError, ConfigError, EnvironmentProblem
 from suite.evaluations import Evaluation, dense_cache
@@ -25,7 +24,7 @@ from suite.models import Subject, load_model
 from suite.protocols import Protocol, Tasks
 from suite.quality import OnWindows
 from suite.shards import REST_NAME
-from suite.sizes import Shape, bits_per_weight, layout_of, shapes_of
+from suite.sizes import Shape, bits_per_weight, shapes_of
 from suite.streaming import not_whole
 from suite.windows import cut_windows
 from suite.zeroshot import task_evaluations
@@ -40,10 +39,15 @@ class Prepared:
     evaluations: tuple[Evaluation, ...]  # one for each protocol and task
     entries: Mapping[tuple[Budget | None, int], Entry]
     unsupported: Mapping[Cell, str]
+    sizes: Dimensions
     bytes_needed: int  # on disk
     fingerprint: str  # of the model
-    blocks: int
     note: str | None = None  # for readers of the model's numbers
+
+    @property
+    def blocks(self) -> int:
+        """How many the model has."""
+        return len(self.sizes.layout.blocks)
 
     @property
     def size(self) -> int:
@@ -99,7 +103,8 @@ def prepare_model(recipe: Recipe, model: str, cache: Path, offline: bool) -> Pre
     subject = subject_of(model, offline)
     _refuse_beyond_context(subject, "calibration", recipe.calibration)
     evaluations = evaluations_of(recipe.evaluation, recipe.tasks, subject, offline=offline)
-    cells, shapes = concrete_cells(recipe, model, subject), shapes_of(subject)
+    sizes, shapes = dimensions_of(subject), shapes_of(subject)
+    cells = concrete_cells(recipe, model, sizes, shapes)
     reasons = {cell: _unfit(shapes, cell) or _not_in_parts(subject, cell) for cell in cells}
     unsupported = {cell: reason for cell, reason in reasons.items() if reason}
     sound = with_bases(cell for cell in cells if cell not in unsupported)
@@ -110,24 +115,22 @@ def prepare_model(recipe: Recipe, model: str, cache: Path, offline: bool) -> Pre
         evaluations=tuple(evaluations),
         entries=_draw_entries(recipe, subject, cells, evaluations, offline),
         unsupported=unsupported,
-        bytes_needed=dimensions_of(subject).together_bytes(made)
-        + sum(bytes_of_reference(subject, e, cache) for e in evaluations),
+        sizes=sizes,
+        bytes_needed=sizes.together_bytes(made) + sum(bytes_of_reference(subject, e, cache) for e in evaluations),
         fingerprint=subject.fingerprint,
-        blocks=len(decoder_blocks(subject.model)),
         note=subject.note,
     )
 
 
-def concrete_cells(recipe: Recipe, model: str, subject: Subject) -> tuple[Cell, ...]:
+def concrete_cells(recipe: Recipe, model: str, sizes: Dimensions, shapes: Mapping[str, Shape]) -> tuple[Cell, ...]:
     """The cells of a model, with the values that settings which say `match` have on it."""
     if recipe.match is None:
         return tuple(recipe.cells_of(model))
-    layout, shapes, width = layout_of(subject), shapes_of(subject), 8 * subject.storage_dtype.itemsize
 
     def size(cell: Cell) -> float | None:
         if _unfit(shapes, cell):
             return None
-        return bits_per_weight(cell.method, layout.only(cell.covers), width, cell.outliers)
+        return bits_per_weight(cell.method, sizes.layout.only(cell.covers), sizes.storage_width, cell.outliers)
 
     return tuple(recipe.cells_of(model, size))
 

@@ -17,7 +17,7 @@ from suite.architecture import decoder_blocks
 from suite.checkpoint import is_finished
 from suite.config import Recipe
 from suite.demand import Demand, demand_of
-from suite.dimensions import Dimensions, dimensions_of
+from suite.dimensions import Dimensions
 from suite.environment import GIB, describe
 from suite.executors import device_of
 from suite.files import nearest_existing
@@ -84,7 +84,7 @@ class _Draft:
         subject_of.cache_clear()
         with measured() as loading:
             subject = self.stand.subject
-        model, jobs = dimensions_of(subject), self.stand.jobs
+        model, jobs = self.stand.prepared.sizes, self.stand.jobs
         for job in self.stand.with_bases.values():
             job.look(decoder_blocks(subject.model))
         cells = {job.id: self._cell(model, job) for job in jobs.values()}

@@ -8,7 +8,7 @@ import torch
 from methods import METHODS
 from suite import demand
 from suite.config import Recipe
-from suite.demand import PROCESS_BYTES, Demand, demand_of, dimensions, request_lengths
+from suite.demand import PROCESS_BYTES, Demand, demand_of, request_lengths
 from suite.evaluations import dense_cache
 from suite.prepare import prepare
 from suite.runner import Options, run
@@ -41,8 +41,8 @@ def walk_of(stand, method):
     return Walk(stand.prepared.model, cells)
 
 
-def test_dimensions_are_those_of_the_model(tiny_model):
-    model = dimensions(str(tiny_model), True)
+def test_dimensions_are_those_of_the_model(stand_of):
+    model = stand_of().prepared.sizes
     assert (model.parameters, model.block_parameters) == (2 * BLOCK + REST, (BLOCK, BLOCK))
     assert (model.hidden, model.vocabulary, model.model_bytes, model.rest_bytes) == (
         WIDTH,

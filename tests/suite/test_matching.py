@@ -6,11 +6,13 @@ import math
 import pytest
 
 from suite.config import Recipe
+from suite.dimensions import dimensions_of
 from suite.errors import ConfigError
 from suite.matching import candidates
 from suite.models import load_model
 from suite.prepare import concrete_cells
 from suite.recipe_file import load_recipe
+from suite.sizes import shapes_of
 
 TARGET = {"bits_per_weight": 3.0, "tolerance": 0.05}
 
@@ -34,7 +36,7 @@ def matched(recipe_values, tiny):
     def match(name, target=3.0, **settings):
         given = {"methods": {name: settings}, "match": {"bits_per_weight": target}}
         recipe = Recipe.model_validate(recipe_values | given)
-        (cell,) = concrete_cells(recipe, recipe.models[0], tiny)
+        (cell,) = concrete_cells(recipe, recipe.models[0], dimensions_of(tiny), shapes_of(tiny))
         return cell.method
 
     return match
@@ -76,7 +78,7 @@ def test_only_the_linears_that_are_compressed_count(matched):
 
 def test_settings_without_match_stay_as_they_are(recipe_values, tiny):
     recipe = Recipe.model_validate(recipe_values | {"match": TARGET})
-    assert list(concrete_cells(recipe, recipe.models[0], tiny)) == recipe.cells()
+    assert list(concrete_cells(recipe, recipe.models[0], dimensions_of(tiny), shapes_of(tiny))) == recipe.cells()
 
 
 def test_candidates_begin_with_the_default_and_go_away_from_it():

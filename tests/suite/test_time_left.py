@@ -16,6 +16,7 @@ from suite.config import Recipe
 from suite.effort import expected
 from suite.prepare import prepare
 from suite.results import JOURNAL_NAME, Journal
+from suite.sizes import Layout
 from suite.work import Bench, Measure, Reference
 from suite.yaml_text import load_yaml
 
@@ -149,7 +150,8 @@ def laid_out(methods, blocks: int, windows: int, tmp_path, monkeypatch) -> Bench
     entries = {key: replace(entry, tokens=tokens) for key, entry in found.entries.items()}
     block = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
     monkeypatch.setattr(effort, "shapes_of", lambda subject: dict(enumerate(block * blocks)))
-    prepared = {"tiny": replace(found, entries=entries, blocks=blocks)}
+    sizes = replace(found.sizes, layout=Layout(found.sizes.layout.blocks[:1] * blocks))
+    prepared = {"tiny": replace(found, entries=entries, sizes=sizes)}
     return Bench(recipe, tmp_path / "results", torch.device("cuda"), True, prepared)
 
 
