@@ -37,6 +37,10 @@ class Dimensions:
         """On disk, of what is outside the blocks and so in every cell."""
         return (self.parameters - sum(self.block_parameters)) * self.storage_width // 8
 
+    def bits_per_weight(self, cell: Cell) -> float:
+        """Stored, of the linears that a cell compresses. ValueError for one that its method cannot take."""
+        return bits_per_weight(cell.method, self.layout.only(cell.covers), self.storage_width, cell.outliers)
+
     def cell_bytes(self, cell: Cell, blocks: Sequence[int]) -> int:
         """On disk, of some blocks of a cell: its method's bits, and the rest of each block as it was."""
         part = Layout(tuple(self.layout.blocks[index] for index in blocks)).only(cell.covers)

@@ -24,7 +24,7 @@ from suite.models import Subject, load_model
 from suite.protocols import Protocol, Tasks
 from suite.quality import OnWindows
 from suite.shards import REST_NAME
-from suite.sizes import Shape, bits_per_weight, shapes_of
+from suite.sizes import Shape, shapes_of
 from suite.streaming import not_whole
 from suite.windows import cut_windows
 from suite.zeroshot import task_evaluations
@@ -128,9 +128,7 @@ def concrete_cells(recipe: Recipe, model: str, sizes: Dimensions, shapes: Mappin
         return tuple(recipe.cells_of(model))
 
     def size(cell: Cell) -> float | None:
-        if _unfit(shapes, cell):
-            return None
-        return bits_per_weight(cell.method, sizes.layout.only(cell.covers), sizes.storage_width, cell.outliers)
+        return None if _unfit(shapes, cell) else sizes.bits_per_weight(cell)
 
     return tuple(recipe.cells_of(model, size))
 

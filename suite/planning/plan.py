@@ -30,7 +30,6 @@ from suite.prepare import prepare, subject_of
 from suite.results import JOURNAL_NAME, Journal
 from suite.runner import Making, Options, makings
 from suite.scoring import row_id
-from suite.sizes import bits_per_weight
 from suite.speed import at_work, measured
 from suite.work import Bench, Measure, Reference, Stand, Walk, Work
 
@@ -126,8 +125,7 @@ class _Draft:
         cell, entry = job.cell, self.stand.prepared.entry(job.cell)
         reasons = unfit(cell, model.layout) if cell in self.stand.prepared.unsupported else ()
         blocks = range(len(model.layout.blocks))
-        part = model.layout.only(cell.covers)
-        bits = None if reasons else bits_per_weight(cell.method, part, model.storage_width, cell.outliers)
+        bits = None if reasons else model.bits_per_weight(cell)
         match = self.stand.bench.recipe.match
         missing = self.missing(job)
         return CellPlan(
